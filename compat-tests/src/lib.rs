@@ -1,0 +1,1 @@
+//! Everything that compares us with the originals.

@@ -1,0 +1,306 @@
+//! The only verbs an adapter may speak. A command is what the replicated log carries; everything
+//! that a member could see differently (time, random ids) is already inside it or in the stamp.
+
+use crate::types::{LeaseId, Revision, Span};
+use bytes::Bytes;
+use minicbor::{Decode, Encode};
+use std::cmp::Ordering;
+
+/// One replicated step.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub enum Command {
+    /// Guards, then one of two lists of operations, all at one revision.
+    #[n(0)]
+    Txn(#[n(0)] Txn),
+    /// Forget versions superseded at or before this revision.
+    #[n(1)]
+    Compact(#[n(0)] Revision),
+    /// Create a lease.
+    #[n(2)]
+    Grant(#[n(0)] Grant),
+    /// End a lease and delete what is bound to it, in key order, at one revision.
+    #[n(3)]
+    Revoke(#[n(0)] LeaseId),
+    /// The leader's clock says that these are over. Each lease ends as in `Revoke`, with the cause
+    /// `Expire`; nodes whose own deadline has passed by the stamp go too.
+    #[n(4)]
+    Expire(#[n(0)] Vec<LeaseId>),
+    /// Remaining time of long leases, so that a new leader does not restart their clocks.
+    #[n(5)]
+    Checkpoint(#[n(0)] Vec<LeaseRemaining>),
+    /// Raise or clear a member's alarm.
+    #[n(6)]
+    Alarm(#[n(0)] AlarmChange),
+}
+
+/// See [`Command::Grant`].
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub struct Grant {
+    /// Chosen by the proposer; never 0.
+    #[n(0)]
+    pub lease: LeaseId,
+    /// Granted time to live.
+    #[n(1)]
+    pub ttl_ms: u64,
+    /// What a session is: a lease that a client resumes with this password.
+    #[n(2)]
+    #[cbor(with = "crate::codec::maybe_bytes")]
+    pub password: Option<Bytes>,
+}
+
+/// See [`Command::Checkpoint`].
+#[derive(Clone, Copy, Debug, PartialEq, Encode, Decode)]
+pub struct LeaseRemaining {
+    /// Which lease.
+    #[n(0)]
+    pub lease: LeaseId,
+    /// What was left of its time when the leader wrote this.
+    #[n(1)]
+    pub remaining_ms: u64,
+}
+
+/// See [`Command::Alarm`].
+#[derive(Clone, Copy, Debug, PartialEq, Encode, Decode)]
+pub struct AlarmChange {
+    /// The member that has the trouble.
+    #[n(0)]
+    pub member: u64,
+    /// Which trouble.
+    #[n(1)]
+    pub alarm: Alarm,
+    /// Raise (true) or clear (false).
+    #[n(2)]
+    pub raised: bool,
+}
+
+/// Troubles that make the whole cluster refuse some work until an operator clears them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+pub enum Alarm {
+    /// A member ran over its space quota: nothing that grows the keyspace is accepted.
+    #[n(0)]
+    NoSpace,
+    /// A member's state differs from the others': nothing is accepted.
+    #[n(1)]
+    Corrupt,
+}
+
+/// Guards are all judged against the state before the transaction, nested ones too, before any
+/// operation runs; then `then` or `otherwise` runs, and later operations see earlier ones.
+#[derive(Clone, Debug, Default, PartialEq, Encode, Decode)]
+pub struct Txn {
+    /// All must hold for `then`.
+    #[n(0)]
+    pub guards: Vec<Guard>,
+    /// Runs when the guards hold.
+    #[n(1)]
+    pub then: Vec<Op>,
+    /// Runs when one does not.
+    #[n(2)]
+    pub otherwise: Vec<Op>,
+}
+
+/// A condition on every key of a span. Over a span without keys, value tests fail and all others
+/// compare with zero (etcd's rule).
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub struct Guard {
+    /// Which keys.
+    #[n(0)]
+    pub span: Span,
+    /// What must hold for each.
+    #[n(1)]
+    pub test: Test,
+    /// How the key's figure must stand to the given one.
+    #[n(2)]
+    pub relation: Relation,
+}
+
+/// What a [`Guard`] looks at, with the figure to compare against.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub enum Test {
+    /// Number of puts since the key's creation.
+    #[n(0)]
+    Version(#[n(0)] i64),
+    /// Revision of the key's creation.
+    #[n(1)]
+    Created(#[n(0)] i64),
+    /// Revision of its last change.
+    #[n(2)]
+    Modified(#[n(0)] i64),
+    /// Its bytes.
+    #[n(3)]
+    Value(
+        #[n(0)]
+        #[cbor(with = "crate::codec::bytes")]
+        Bytes,
+    ),
+    /// The lease it is bound to.
+    #[n(4)]
+    Lease(#[n(0)] i64),
+}
+
+/// How what is found must stand to what was given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Relation {
+    /// found = given
+    #[n(0)]
+    Equal,
+    /// found > given
+    #[n(1)]
+    Greater,
+    /// found < given
+    #[n(2)]
+    Less,
+    /// found ≠ given
+    #[n(3)]
+    NotEqual,
+}
+
+impl Relation {
+    /// Whether `ordering`, of found against given, satisfies the relation.
+    pub fn holds(self, ordering: Ordering) -> bool {
+        match self {
+            Relation::Equal => ordering.is_eq(),
+            Relation::Greater => ordering.is_gt(),
+            Relation::Less => ordering.is_lt(),
+            Relation::NotEqual => ordering.is_ne(),
+        }
+    }
+}
+
+/// One operation of a transaction.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub enum Op {
+    /// Read keys.
+    #[n(0)]
+    Range(#[n(0)] Range),
+    /// Write one key.
+    #[n(1)]
+    Put(#[n(0)] Put),
+    /// Delete keys.
+    #[n(2)]
+    Delete(#[n(0)] Delete),
+    /// A transaction inside.
+    #[n(3)]
+    Txn(#[n(0)] Txn),
+}
+
+/// Reads the keys of a span. Steps in this order: limit, filter, sort, truncate (etcd's rule; the
+/// limit is pushed down only where neither filter nor sort asks for more).
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub struct Range {
+    /// Which keys.
+    #[n(0)]
+    pub span: Span,
+    /// Read the state as of this revision; none means the newest.
+    #[n(1)]
+    pub revision: Option<Revision>,
+    /// At most this many entries; 0 means all.
+    #[n(2)]
+    pub limit: u64,
+    /// Other orders than by key.
+    #[n(3)]
+    pub sort: Option<Sort>,
+    /// Only entries whose revisions lie within.
+    #[n(4)]
+    pub filter: Filter,
+    /// Leave the entries out and only count.
+    #[n(5)]
+    pub count_only: bool,
+}
+
+impl Range {
+    /// Everything in `span`, newest, in key order.
+    pub fn of(span: Span) -> Range {
+        Range {
+            span,
+            revision: None,
+            limit: 0,
+            sort: None,
+            filter: Filter::default(),
+            count_only: false,
+        }
+    }
+}
+
+/// Bounds on revisions, inclusive; 0 means no bound.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Filter {
+    /// Least modification revision.
+    #[n(0)]
+    pub modified_min: u64,
+    /// Greatest modification revision.
+    #[n(1)]
+    pub modified_max: u64,
+    /// Least creation revision.
+    #[n(2)]
+    pub created_min: u64,
+    /// Greatest creation revision.
+    #[n(3)]
+    pub created_max: u64,
+}
+
+/// The order of a [`Range`]'s answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Sort {
+    /// What to sort by.
+    #[n(0)]
+    pub by: SortBy,
+    /// Greatest first.
+    #[n(1)]
+    pub descending: bool,
+    /// Whether the client asked for an order at all. Where it did not but named something other
+    /// than the key, etcd cuts at the limit first and then sorts ascending.
+    #[n(2)]
+    pub after_limit: bool,
+}
+
+/// What a [`Sort`] compares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum SortBy {
+    /// The key's bytes.
+    #[n(0)]
+    Key,
+    /// Number of puts since creation.
+    #[n(1)]
+    Version,
+    /// Revision of creation.
+    #[n(2)]
+    Created,
+    /// Revision of the last change.
+    #[n(3)]
+    Modified,
+    /// The value's bytes.
+    #[n(4)]
+    Value,
+}
+
+/// Writes one key.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub struct Put {
+    /// Which key.
+    #[n(0)]
+    #[cbor(with = "crate::codec::bytes")]
+    pub key: Bytes,
+    /// The new value; none keeps the one that is there (and refuses when there is none).
+    #[n(1)]
+    #[cbor(with = "crate::codec::maybe_bytes")]
+    pub value: Option<Bytes>,
+    /// Bind to this lease (`LeaseId::NONE` detaches); none keeps the binding (and refuses when
+    /// there is no key).
+    #[n(2)]
+    pub lease: Option<LeaseId>,
+    /// Answer with the entry that was there before.
+    #[n(3)]
+    pub want_previous: bool,
+}
+
+/// Deletes the keys of a span.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub struct Delete {
+    /// Which keys.
+    #[n(0)]
+    pub span: Span,
+    /// Answer with the entries that were there before.
+    #[n(1)]
+    pub want_previous: bool,
+}

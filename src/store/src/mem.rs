@@ -1,0 +1,1 @@
+//! Both stores in memory, with the faults that tests want: torn writes, lost syncs, a full disk.
