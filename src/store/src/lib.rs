@@ -1,15 +1,19 @@
 //! Durable bytes: the Raft log in our own segments, and the checkpoint of the applied state (a flat
 //! image, and increments in sled).
 //!
-//! It knows files, checksums and syncs. It must never know keys, commands, Raft's rules or time.
+//! It knows files, checksums and syncs. It must never know keys, commands, Raft's rules or the time
+//! of day.
 //!
 //! Start with [`LogStore`] and [`CheckpointStore`]; [`mem`] has both in memory, with the faults that
 //! tests want.
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 use thiserror::Error;
 
 pub mod mem;
+mod merge;
 
 /// One entry of the Raft log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,8 +40,8 @@ pub struct Vote {
 }
 
 /// The disk failed, or what is on it cannot be trusted. The member stops: it never guesses.
-#[derive(Debug, Error)]
-#[error("{action} {path}: {cause}")]
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("cannot {action} {path}: {cause}")]
 pub struct Fault {
     /// What was being done ("sync the log segment").
     pub action: &'static str,
@@ -47,8 +51,8 @@ pub struct Fault {
     pub cause: String,
 }
 
-/// The Raft log. What `append` returned for is durable; nothing else is.
-pub trait LogStore: Send {
+/// What can be read of a Raft log.
+pub trait LogReader {
     /// The index of the oldest entry still held (one past the last when there is none).
     fn first_index(&self) -> u64;
     /// The index of the newest entry; where the log was cut when there is none.
@@ -57,10 +61,22 @@ pub trait LogStore: Send {
     fn term(&self, index: u64) -> Option<u64>;
     /// Entries `from..to`, stopping early once `bytes_max` is passed, but at least one.
     fn entries(&self, from: u64, to: u64, bytes_max: u64) -> Result<Vec<LogEntry>, Fault>;
+}
+
+/// The Raft log. What `append` returned for is durable; nothing else is.
+///
+/// A call that failed to write or to sync makes every later one fail the same way: what a failed
+/// sync left behind is unknown, and trying again would report as durable what is not.
+pub trait LogStore: LogReader + Send {
+    /// A reader for other threads. It sees an append once that is durable, and never waits for one
+    /// that is under way.
+    fn reader(&self) -> Arc<dyn LogReader + Send + Sync>;
     /// The last vote appended.
     fn vote(&self) -> Vote;
     /// Writes entries (replacing any with the same or a greater index) and the vote, with one write
     /// and at most one sync. A change of the vote's `commit` alone asks for no sync.
+    ///
+    /// Entries follow each other and the log without a gap; anything else is a bug and panics.
     fn append(&mut self, entries: &[LogEntry], vote: Vote) -> Result<(), Fault>;
     /// Forgets everything and continues after this entry: a snapshot took the log's place.
     fn reset(&mut self, index: u64, term: u64) -> Result<(), Fault>;
@@ -104,8 +120,14 @@ pub trait CheckpointStore: Send {
     fn load(&mut self) -> Result<Option<Loaded>, Fault>;
     /// Starts a whole image. Nothing counts until [`ImageSink::finish`].
     fn begin_image(&mut self, mark: Mark) -> Result<Box<dyn ImageSink>, Fault>;
-    /// Lays an increment over the newest image, atomically with its mark, and makes it durable.
-    fn increment(&mut self, mark: Mark, records: Vec<Record>) -> Result<(), Fault>;
+    /// Where the newest checkpoint stands, image and increments together.
+    fn newest(&self) -> Option<Mark>;
+    /// Lays an increment over the newest checkpoint, atomically with its mark, and makes it durable.
+    ///
+    /// `records` are all that changed after `since`, the index of [`CheckpointStore::newest`] when
+    /// they were collected. Answers `false`, and does nothing, when that is no longer the newest:
+    /// an image was finished meanwhile, over which these records would leave a gap.
+    fn increment(&mut self, since: u64, mark: Mark, records: Vec<Record>) -> Result<bool, Fault>;
     /// The log entry up to which the log may be cut: that of the older of the two images kept (0
     /// while there are fewer), so that one damaged image costs nothing.
     fn log_needed_from(&self) -> u64;
@@ -113,7 +135,7 @@ pub trait CheckpointStore: Send {
 
 /// An image being written.
 pub trait ImageSink: Send {
-    /// Adds the next record, in key order.
+    /// Adds the next record; keys strictly ascend.
     fn push(&mut self, record: Record) -> Result<(), Fault>;
     /// Makes the image durable and the newest one; drops increments and images it supersedes.
     fn finish(self: Box<Self>) -> Result<(), Fault>;

@@ -1,1 +1,0 @@
-//! Both stores in memory, with the faults that tests want: torn writes, lost syncs, a full disk.
