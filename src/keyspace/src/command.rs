@@ -99,6 +99,31 @@ pub struct Txn {
     pub otherwise: Vec<Op>,
 }
 
+impl Txn {
+    /// The operations that run when the guards hold, or do not.
+    pub(crate) fn branch(&self, holds: bool) -> &[Op] {
+        if holds { &self.then } else { &self.otherwise }
+    }
+
+    /// Whether some operation satisfies `test`, in either branch and at any depth.
+    fn any(&self, test: &dyn Fn(&Op) -> bool) -> bool {
+        self.then.iter().chain(&self.otherwise).any(|op| match op {
+            Op::Txn(inner) => inner.any(test),
+            Op::Range(_) | Op::Put(_) | Op::Delete(_) => test(op),
+        })
+    }
+
+    /// Whether some operation would write: such a transaction has to go through the log.
+    pub fn writes(&self) -> bool {
+        self.any(&|op| matches!(op, Op::Put(_) | Op::Delete(_)))
+    }
+
+    /// Whether some operation would take space.
+    pub fn puts(&self) -> bool {
+        self.any(&|op| matches!(op, Op::Put(_)))
+    }
+}
+
 /// A condition on every key of a span. Over a span without keys, value tests fail and all others
 /// compare with zero (etcd's rule).
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]

@@ -1,13 +1,23 @@
 //! What many threads may do at once while the one writer applies: read.
 
-use crate::change::TxnOutcome;
-use crate::change::{Change, RangeAnswer, Refusal};
-use crate::command::{Alarm, Range, Txn};
-use crate::types::{LeaseId, Revision};
+use crate::change::{Answer, Cause, Change, RangeAnswer, Refusal, TxnOutcome};
+use crate::command::{Alarm, Op, Range, Txn};
+use crate::history::Trace;
+use crate::lease::Lease;
+use crate::read::{self, Snapshot, View};
+use crate::shared::Shared;
+use crate::types::{End, LeaseId, Revision};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// Places in the history copied under one hold of its lock.
+const CHUNK: usize = 256;
 
 /// A handle for reading; clone it freely. Never blocks the writer for longer than a slice.
 #[derive(Clone)]
-pub struct Reader {}
+pub struct Reader {
+    pub(crate) shared: Arc<Shared>,
+}
 
 /// What is replicated of a lease. How much of its time is left is the leader's clock's affair.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,47 +30,194 @@ pub struct LeaseView {
     pub remaining_ms: Option<u64>,
 }
 
+impl LeaseView {
+    fn of(id: LeaseId, lease: &Lease) -> LeaseView {
+        LeaseView {
+            lease: id,
+            ttl_ms: lease.ttl_ms,
+            remaining_ms: lease.remaining_ms,
+        }
+    }
+}
+
 impl Reader {
     /// The newest revision.
     pub fn revision(&self) -> Revision {
-        todo!()
+        self.shared.revision()
     }
-    /// The revision of the last compaction; 0 when there was none.
+
+    /// The revision of the last compaction; 0 when there was none. It is the oldest readable one.
     pub fn compacted(&self) -> Revision {
-        todo!()
+        self.shared.compacted()
     }
-    /// Reads a span.
-    pub fn range(&self, _range: &Range) -> Result<RangeAnswer, Refusal> {
-        todo!()
+
+    /// Reads a span, as of the newest revision or an older one.
+    pub fn range(&self, range: &Range) -> Result<RangeAnswer, Refusal> {
+        loop {
+            let snapshot = self.snapshot(range.span.end == End::Single);
+            read::check_revision(&snapshot, range.revision)?;
+            let answer = read::range(&snapshot, range);
+            // A compaction that overtook the reading may have dropped what it was about to see:
+            // then the newest state is read again, and an older one is refused.
+            if self.compacted() <= range.revision.unwrap_or(answer.revision) {
+                return Ok(answer);
+            }
+        }
     }
+
     /// Runs a transaction that writes nothing, all at one revision. Panics if it holds a write.
-    pub fn txn(&self, _txn: &Txn) -> Result<(Revision, TxnOutcome), Refusal> {
-        todo!()
+    pub fn txn(&self, txn: &Txn) -> Result<(Revision, TxnOutcome), Refusal> {
+        assert!(
+            !txn.writes(),
+            "a transaction that writes goes through the log"
+        );
+        loop {
+            let snapshot = self.snapshot(false);
+            let mut path = Vec::new();
+            read::judge(&snapshot, txn, &mut path);
+            check_ranges(&snapshot, txn, &mut path.iter())?;
+            let mut oldest = snapshot.revision();
+            let outcome = read::run(txn, &mut path.iter(), &mut |op| match op {
+                Op::Range(range) => {
+                    oldest = oldest.min(range.revision.unwrap_or(oldest));
+                    Answer::Range(read::range(&snapshot, range))
+                }
+                Op::Put(_) | Op::Delete(_) | Op::Txn(_) => unreachable!("it writes nothing"),
+            });
+            if self.compacted() <= oldest {
+                return Ok((snapshot.revision(), outcome));
+            }
+        }
     }
+
+    fn snapshot(&self, single: bool) -> Snapshot<'_> {
+        if single {
+            Snapshot::of_keys(&self.shared)
+        } else {
+            Snapshot::of_spans(&self.shared)
+        }
+    }
+
     /// The changes of whole revisions from `from` on, until at least `changes_max` changes were
-    /// gathered or the newest revision was reached.
-    pub fn history(&self, _from: Revision, _changes_max: usize) -> Result<Vec<Change>, Refusal> {
-        todo!()
+    /// gathered or the newest revision was reached; empty when `from` has not happened.
+    ///
+    /// As in etcd, `from` may be the compacted revision itself, whose changes are then told without
+    /// what was there before; an older one is refused. A change's `previous` is what was there at
+    /// the revision before its own. Causes are only `Set` and `Delete`.
+    pub fn history(&self, from: Revision, changes_max: usize) -> Result<Vec<Change>, Refusal> {
+        let newest = self.revision();
+        let mut changes: Vec<Change> = Vec::new();
+        let mut position = None;
+        let mut traces: Vec<Trace> = Vec::with_capacity(CHUNK);
+        'gathering: while from >= self.compacted() {
+            traces.clear();
+            let history = self.shared.history.read();
+            let start = position.unwrap_or_else(|| history.find(from.0));
+            let published = |place| {
+                history
+                    .get(place)
+                    .filter(|t| t.revision <= newest.0)
+                    .cloned()
+            };
+            traces.extend((start..start + CHUNK).map_while(published));
+            drop(history);
+            position = Some(start + traces.len());
+            for trace in &traces {
+                let last = changes
+                    .last()
+                    .map_or(Revision(0), |change| change.entry.modified());
+                if changes.len() >= changes_max && last != Revision(trace.revision) {
+                    break 'gathering;
+                }
+                let Some(entry) = trace.slot.at(trace.revision) else {
+                    break 'gathering;
+                };
+                let previous = trace.slot.live_at(trace.revision - 1);
+                let cause = if entry.is_tombstone() {
+                    Cause::Delete
+                } else {
+                    Cause::Set
+                };
+                changes.push(Change {
+                    entry,
+                    previous,
+                    cause,
+                });
+            }
+            if traces.len() < CHUNK {
+                break;
+            }
+        }
+        // Whatever compaction took away under the reading is before the compacted revision.
+        let compacted = self.compacted();
+        if from < compacted {
+            return Err(Refusal::Compacted { compacted });
+        }
+        for change in changes
+            .iter_mut()
+            .take_while(|c| c.entry.modified() <= compacted)
+        {
+            change.previous = None;
+        }
+        Ok(changes)
     }
+
     /// One lease.
-    pub fn lease(&self, _lease: LeaseId) -> Option<LeaseView> {
-        todo!()
+    pub fn lease(&self, lease: LeaseId) -> Option<LeaseView> {
+        self.shared
+            .leases
+            .read()
+            .get(&lease)
+            .map(|found| LeaseView::of(lease, found))
     }
+
     /// Every lease, by id.
     pub fn leases(&self) -> Vec<LeaseView> {
-        todo!()
+        let leases = self.shared.leases.read().clone();
+        leases
+            .iter()
+            .map(|(id, lease)| LeaseView::of(*id, lease))
+            .collect()
     }
+
     /// The keys bound to a lease, in order.
-    pub fn lease_keys(&self, _lease: LeaseId) -> Option<Vec<bytes::Bytes>> {
-        todo!()
+    pub fn lease_keys(&self, lease: LeaseId) -> Option<Vec<bytes::Bytes>> {
+        let keys = self.shared.leases.read().get(&lease)?.keys.clone();
+        Some(
+            keys.iter()
+                .map(|slot| bytes::Bytes::copy_from_slice(slot.key()))
+                .collect(),
+        )
     }
+
     /// The standing alarms, by member.
     pub fn alarms(&self) -> Vec<(u64, Alarm)> {
-        todo!()
+        self.shared.alarms.read().iter().copied().collect()
     }
-    /// Bytes that keys, values and bookkeeping of all retained versions take, by a fixed formula
-    /// that is equal on every member (for the space quota).
+
+    /// Bytes that keys, values and bookkeeping of all retained versions and of the leases take, by a
+    /// fixed formula (for the space quota). Falls while compacted versions are dropped; equal on
+    /// every member where [`crate::Keyspace::tidy`] has nothing left to do.
     pub fn bytes_in_use(&self) -> u64 {
-        todo!()
+        self.shared.bytes.load(Ordering::Relaxed)
     }
+}
+
+/// Refuses a transaction before it runs if a range on its path cannot be read.
+fn check_ranges(
+    view: &impl View,
+    txn: &Txn,
+    path: &mut std::slice::Iter<bool>,
+) -> Result<(), Refusal> {
+    let holds = *path
+        .next()
+        .expect("every transaction on the path was judged");
+    for op in txn.branch(holds) {
+        match op {
+            Op::Range(range) => read::check_revision(view, range.revision)?,
+            Op::Txn(inner) => check_ranges(view, inner, path)?,
+            Op::Put(_) | Op::Delete(_) => {}
+        }
+    }
+    Ok(())
 }

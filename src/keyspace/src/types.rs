@@ -87,6 +87,15 @@ impl Span {
         }
     }
 
+    /// The first key beyond a span of more than one key; none when it has no end.
+    pub(crate) fn before(&self) -> Option<&[u8]> {
+        match &self.end {
+            End::Before(end) => Some(end),
+            End::Unbounded => None,
+            End::Single => unreachable!("a single key is looked up, not scanned for"),
+        }
+    }
+
     /// Whether `key` lies in the span.
     pub fn contains(&self, key: &[u8]) -> bool {
         match &self.end {

@@ -1,0 +1,402 @@
+//! Taking the whole state out while the writer goes on, and making a keyspace of it again.
+
+use crate::history::Trace;
+use crate::index::Scan;
+use crate::invariants;
+use crate::keyspace::Keyspace;
+use crate::lease::{Lease, Leases};
+use crate::record::{
+    Damaged, FORMAT, Head, LEASES_MAX, LeaseChunk, LeaseRecord, Place, Record, SlotRecord,
+    StandingAlarm, VersionRecord, decode, encode, unreadable,
+};
+use crate::shared::Shared;
+use crate::slot::{Entry, Slot};
+use crate::types::{LeaseId, Revision};
+use bytes::Bytes;
+use imbl::OrdSet;
+use std::ops::Bound;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// Slots or changes copied under one hold of a lock.
+const CHUNK: usize = 256;
+
+/// A consistent view of a whole keyspace at one revision. Compacted versions are not dropped while
+/// one is alive.
+pub struct Cut {
+    shared: Arc<Shared>,
+    /// Keeps compacted versions where they are.
+    _hold: Arc<()>,
+    head: Head,
+    leases: Leases,
+    /// Tell only the slots that changed after this revision.
+    since: Option<Revision>,
+    stage: Stage,
+    len_hint: usize,
+}
+
+/// What a cut tells next.
+enum Stage {
+    Head,
+    /// This chunk of leases: those after that id.
+    Leases(u32, Option<LeaseId>),
+    /// The slots that wait, last first; then those after the last one told.
+    Slots(Vec<Slot>, Option<Slot>),
+    /// Only the slots that wait, last first.
+    Changed(Vec<Slot>),
+}
+
+impl Keyspace {
+    /// The state as it is now, as records in key order, to be read elsewhere while the writer goes
+    /// on. With `since`, only what changed after that revision (and what is small and always
+    /// whole); `None` when compaction has passed `since`, so that only a whole cut will do.
+    pub fn cut(&self, since: Option<Revision>) -> Option<Cut> {
+        let shared = &self.shared;
+        let (revision, compacted) = (shared.revision(), shared.compacted());
+        if since.is_some_and(|since| since < compacted) {
+            return None;
+        }
+        let leases = shared.leases.read().clone();
+        let lease_chunks = leases.len().div_ceil(LEASES_MAX);
+        let history = shared.history.read();
+        let slots = since.map_or_else(
+            || shared.slots.len(),
+            |since| history.find(revision.0 + 1) - history.find(since.0 + 1),
+        );
+        let alarms = shared.alarms.read();
+        let alarms = alarms
+            .iter()
+            .map(|&(member, alarm)| StandingAlarm { member, alarm });
+        Some(Cut {
+            shared: Arc::clone(shared),
+            _hold: Arc::clone(&shared.cuts),
+            head: Head {
+                format: FORMAT,
+                revision,
+                compacted,
+                wall: self.wall,
+                lease_chunks: u32::try_from(lease_chunks).expect("leases fit in memory"),
+                alarms: alarms.collect(),
+            },
+            leases,
+            since,
+            stage: Stage::Head,
+            len_hint: 1 + lease_chunks + slots,
+        })
+    }
+
+    /// A digest of the whole state, for comparing members at equal index.
+    pub fn digest(&self) -> u64 {
+        let cut = self.cut(None).expect("a whole cut can always be taken");
+        let mut digest = Digest(0);
+        for record in cut {
+            digest.absorb(&record.key);
+            digest.absorb(&record.value);
+        }
+        digest.0
+    }
+
+    /// Rebuilds a keyspace from the records of a whole cut, overlaid with those of later partial
+    /// ones, in key order.
+    pub fn restore(records: impl Iterator<Item = Record>) -> Result<Keyspace, Damaged> {
+        let mut restoring: Option<Restoring> = None;
+        let mut last = None;
+        for record in records {
+            let place = Place::of_key(&record.key)
+                .filter(|place| last.as_ref().is_none_or(|last| last < place))
+                .ok_or_else(|| Damaged::new(&record.key, "it is out of place"))?;
+            match (&place, &mut restoring) {
+                (Place::Head, _) => restoring = Some(Restoring::new(&record)?),
+                (Place::Leases(chunk), Some(restoring)) => restoring.leases(*chunk, &record)?,
+                (Place::Slot(key), Some(restoring)) => restoring.slot(key, &record)?,
+                (Place::Leases(_) | Place::Slot(_), None) => {
+                    return Err(Damaged::new(&record.key, "no head came before it"));
+                }
+            }
+            last = Some(place);
+        }
+        restoring
+            .ok_or_else(|| Damaged::new(b"", "there are no records"))?
+            .finish()
+    }
+}
+
+impl Cut {
+    /// The revision whose state this is.
+    pub fn revision(&self) -> Revision {
+        self.head.revision
+    }
+
+    /// About how many records there will be.
+    pub fn len_hint(&self) -> usize {
+        self.len_hint
+    }
+
+    fn lease_chunk(&self, chunk: u32, after: Option<LeaseId>) -> (Record, Option<LeaseId>) {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let leases = self.leases.range((from, Bound::Unbounded)).take(LEASES_MAX);
+        let leases: Vec<_> = leases
+            .map(|(id, lease)| LeaseRecord {
+                lease: *id,
+                ttl_ms: lease.ttl_ms,
+                remaining_ms: lease.remaining_ms,
+                password: lease.password.clone(),
+            })
+            .collect();
+        let last = leases.last().map(|lease| lease.lease);
+        let record = Record {
+            key: Place::Leases(chunk).to_key(),
+            value: encode(&LeaseChunk { leases }),
+        };
+        (record, last)
+    }
+
+    fn first_slots(&self) -> Stage {
+        let Some(since) = self.since else {
+            return Stage::Slots(Vec::new(), None);
+        };
+        let mut slots = Vec::new();
+        let mut place = self.shared.history.read().find(since.0 + 1);
+        loop {
+            let history = self.shared.history.read();
+            let within = |t: &&Trace| t.revision <= self.head.revision.0;
+            let traces = (place..place + CHUNK).map_while(|p| history.get(p).filter(within));
+            let before = slots.len();
+            slots.extend(traces.map(|trace| trace.slot.clone()));
+            if slots.len() < before + CHUNK {
+                break;
+            }
+            place += CHUNK;
+        }
+        slots.sort_unstable_by(|a, b| b.cmp(a));
+        slots.dedup();
+        Stage::Changed(slots)
+    }
+
+    /// The slots after `last`, last first.
+    fn more_slots(&self, last: Option<&Slot>) -> Vec<Slot> {
+        let mut slots = Vec::new();
+        let from = last.map_or(Bound::Unbounded, |slot| Bound::Excluded(slot.key()));
+        let scan = Scan {
+            before: None,
+            live_only: false,
+            max: CHUNK,
+        };
+        self.shared.index.read().scan(from, &scan, &mut slots);
+        slots.reverse();
+        slots
+    }
+
+    /// The record of one slot; none if no readable revision knows it.
+    fn slot_record(&self, slot: &Slot) -> Option<Record> {
+        let versions = slot.versions(self.head.revision.0);
+        let figures = versions
+            .iter()
+            .map(|entry| (entry.modified().0, entry.is_tombstone()));
+        let gone = unreadable(figures, self.head.compacted.0);
+        let versions: Vec<_> = versions[gone..].iter().map(VersionRecord::of).collect();
+        if versions.is_empty() {
+            return None;
+        }
+        Some(Record {
+            key: Place::Slot(Bytes::copy_from_slice(slot.key())).to_key(),
+            value: encode(&SlotRecord { versions }),
+        })
+    }
+}
+
+impl Iterator for Cut {
+    type Item = Record;
+
+    fn next(&mut self) -> Option<Record> {
+        loop {
+            match &mut self.stage {
+                Stage::Head => {
+                    self.stage = Stage::Leases(0, None);
+                    return Some(Record {
+                        key: Place::Head.to_key(),
+                        value: encode(&self.head),
+                    });
+                }
+                Stage::Leases(chunk, after) => {
+                    let (chunk, after) = (*chunk, *after);
+                    if chunk == self.head.lease_chunks {
+                        self.stage = self.first_slots();
+                        continue;
+                    }
+                    let (record, last) = self.lease_chunk(chunk, after);
+                    self.stage = Stage::Leases(chunk + 1, last);
+                    return Some(record);
+                }
+                Stage::Slots(waiting, last) => {
+                    let Some(slot) = waiting.pop() else {
+                        let last = last.take();
+                        let more = self.more_slots(last.as_ref());
+                        if more.is_empty() {
+                            return None;
+                        }
+                        self.stage = Stage::Slots(more, None);
+                        continue;
+                    };
+                    *last = Some(slot.clone());
+                    if let Some(record) = self.slot_record(&slot) {
+                        return Some(record);
+                    }
+                }
+                Stage::Changed(waiting) => {
+                    let slot = waiting.pop()?;
+                    if let Some(record) = self.slot_record(&slot) {
+                        return Some(record);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A keyspace on its way back from records.
+struct Restoring {
+    head: Head,
+    shared: Shared,
+    lease_chunks: u32,
+    /// Revision, place within it, and slot of each change that the history needs.
+    changes: Vec<(u64, u32, Slot)>,
+    bytes: u64,
+}
+
+impl Restoring {
+    fn new(record: &Record) -> Result<Restoring, Damaged> {
+        let head: Head = decode(record)?;
+        if head.format > FORMAT {
+            let reason = format!("format {} is newer than {FORMAT}", head.format);
+            return Err(Damaged::new(&record.key, reason));
+        }
+        if !invariants::compaction_lags(head.compacted.0, head.revision.0) || head.revision.0 == 0 {
+            return Err(Damaged::new(&record.key, "its revisions make no sense"));
+        }
+        let shared = Shared::new(head.revision.0, head.compacted.0);
+        let alarms = head
+            .alarms
+            .iter()
+            .map(|standing| (standing.member, standing.alarm));
+        *shared.alarms.write() = alarms.collect();
+        Ok(Restoring {
+            head,
+            shared,
+            lease_chunks: 0,
+            changes: Vec::new(),
+            bytes: 0,
+        })
+    }
+
+    fn leases(&mut self, chunk: u32, record: &Record) -> Result<(), Damaged> {
+        if chunk >= self.head.lease_chunks {
+            // Left over from an older cut, when there were more leases.
+            return Ok(());
+        }
+        self.lease_chunks += 1;
+        let found: LeaseChunk = decode(record)?;
+        let leases = self.shared.leases.get_mut();
+        for found in found.leases {
+            let lease = Lease {
+                ttl_ms: found.ttl_ms,
+                remaining_ms: found.remaining_ms,
+                password: found.password,
+                keys: OrdSet::new(),
+            };
+            self.bytes += lease.cost();
+            if leases.insert(found.lease, lease).is_some() {
+                return Err(Damaged::new(&record.key, "a lease is there twice"));
+            }
+        }
+        Ok(())
+    }
+
+    fn slot(&mut self, key: &[u8], record: &Record) -> Result<(), Damaged> {
+        let found: SlotRecord = decode(record)?;
+        let order = found.versions.iter().map(|version| version.modified);
+        if !order.clone().is_sorted_by(|a, b| a < b) || order.max() > Some(self.head.revision.0) {
+            return Err(Damaged::new(&record.key, "its revisions are out of order"));
+        }
+        let figures = found
+            .versions
+            .iter()
+            .map(|version| (version.modified, version.is_tombstone()));
+        let gone = unreadable(figures, self.head.compacted.0);
+        let mut slot: Option<Slot> = None;
+        for version in &found.versions[gone..] {
+            let stored = version
+                .to_stored()
+                .ok_or_else(|| Damaged::new(&record.key, "a version's figures make no sense"))?;
+            let slot = match &slot {
+                Some(slot) => {
+                    slot.push(stored);
+                    slot
+                }
+                None => slot.insert(Slot::new(key, stored)),
+            };
+            if version.modified >= self.head.compacted.0 {
+                self.changes
+                    .push((version.modified, version.sub, slot.clone()));
+            }
+            self.bytes += slot.newest().cost();
+        }
+        slot.map_or(Ok(()), |slot| self.place(slot, record))
+    }
+
+    /// Puts a slot into the indexes and under its lease.
+    fn place(&mut self, slot: Slot, record: &Record) -> Result<(), Damaged> {
+        let newest: Entry = slot.newest();
+        if newest.lease() != LeaseId::NONE {
+            let lease = self.shared.leases.get_mut().get_mut(&newest.lease());
+            let lease = lease.ok_or_else(|| Damaged::new(&record.key, "its lease is missing"))?;
+            lease.keys.insert(slot.clone());
+        }
+        self.shared
+            .index
+            .get_mut()
+            .insert(slot.clone(), !newest.is_tombstone());
+        self.shared.slots.insert(slot);
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<Keyspace, Damaged> {
+        if self.lease_chunks < self.head.lease_chunks {
+            let missing = Place::Leases(self.lease_chunks).to_key();
+            return Err(Damaged::new(&missing, "it is missing"));
+        }
+        self.changes
+            .sort_unstable_by_key(|(revision, sub, _)| (*revision, *sub));
+        let history = self.shared.history.get_mut();
+        for (revision, _, slot) in self.changes {
+            history.push(Trace { revision, slot });
+        }
+        self.shared.bytes.store(self.bytes, Ordering::Relaxed);
+        Ok(Keyspace {
+            shared: Arc::new(self.shared),
+            wall: self.head.wall,
+        })
+    }
+}
+
+/// A running 64-bit digest: fast, and equal on every machine. It finds differences; it is no defence
+/// against someone who seeks equal digests.
+struct Digest(u64);
+
+impl Digest {
+    fn absorb(&mut self, bytes: &[u8]) {
+        self.mix(bytes.len() as u64);
+        for word in bytes.chunks(8) {
+            let mut padded = [0; 8];
+            padded[..word.len()].copy_from_slice(word);
+            self.mix(u64::from_le_bytes(padded));
+        }
+    }
+
+    /// Multiplying by an odd number and folding the high half down loses nothing and spreads each
+    /// bit over the word.
+    fn mix(&mut self, word: u64) {
+        let product = (self.0 ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = product ^ product >> 32;
+    }
+}

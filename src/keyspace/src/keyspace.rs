@@ -1,0 +1,309 @@
+//! The writer's side: applying commands, and dropping what compaction made unreadable.
+
+use crate::change::{Answer, Applied, Cause, Change, Outcome, Refusal, TxnOutcome};
+use crate::command::{Alarm, AlarmChange, Command, Grant, LeaseRemaining, Op, Put, Txn};
+use crate::invariants;
+use crate::lease::Lease;
+use crate::read::{self, View};
+use crate::reader::Reader;
+use crate::shared::Shared;
+use crate::slot::Slot;
+use crate::types::{LeaseId, Revision, Stamp, WallMs};
+use crate::write::{Write, Writing};
+use bytes::Bytes;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// Changes that one call of [`Keyspace::tidy`] looks at: about a millisecond, counted in work since
+/// there is no clock here.
+const TIDY_CHANGES_MAX: usize = 2048;
+/// Of these, as many as are handled under one hold of a lock.
+const TIDY_CHUNK: usize = 64;
+
+/// The one writer's handle.
+pub struct Keyspace {
+    pub(crate) shared: Arc<Shared>,
+    /// The latest time any stamp has told.
+    pub(crate) wall: WallMs,
+}
+
+/// What applying came to: the answer and the changes, or why nothing was done.
+type Result = std::result::Result<(Outcome, Vec<Change>), Refusal>;
+
+impl Default for Keyspace {
+    fn default() -> Self {
+        Keyspace::new()
+    }
+}
+
+impl Keyspace {
+    /// An empty keyspace at revision 1.
+    pub fn new() -> Keyspace {
+        Keyspace {
+            shared: Arc::new(Shared::new(1, 0)),
+            wall: WallMs(0),
+        }
+    }
+
+    /// A handle for readers.
+    pub fn reader(&self) -> Reader {
+        Reader {
+            shared: Arc::clone(&self.shared),
+        }
+    }
+
+    /// Applies one command. Equal commands with equal stamps in equal order give equal results and
+    /// equal digests on every member.
+    pub fn apply(&mut self, stamp: Stamp, command: &Command) -> Applied {
+        self.wall = self.wall.max(stamp.wall);
+        let result = match self.alarm_against(command) {
+            Some(alarm) => Err(Refusal::Alarmed(alarm)),
+            None => match command {
+                Command::Txn(txn) => self.txn(txn),
+                Command::Compact(revision) => self.compact(*revision),
+                Command::Grant(grant) => self.grant(grant),
+                Command::Revoke(lease) => self.revoke(*lease),
+                Command::Expire(leases) => Ok(self.expire(leases)),
+                Command::Checkpoint(remaining) => Ok(self.checkpoint(remaining)),
+                Command::Alarm(change) => Ok(self.alarm(*change)),
+            },
+        };
+        let (outcome, changes) = match result {
+            Ok((outcome, changes)) => (Ok(outcome), changes),
+            Err(refusal) => (Err(refusal), Vec::new()),
+        };
+        Applied {
+            revision: self.shared.revision(),
+            outcome,
+            changes,
+        }
+    }
+
+    /// The standing alarm that forbids a command, if one does. As in etcd, deletes, compaction and
+    /// the end of leases still work without space, so that there is a way out. Unlike etcd, puts in
+    /// nested transactions are found as well.
+    fn alarm_against(&self, command: &Command) -> Option<Alarm> {
+        let (grows, touches) = match command {
+            Command::Txn(txn) => (txn.puts(), true),
+            Command::Grant(_) => (true, true),
+            Command::Compact(_) | Command::Revoke(_) | Command::Expire(_) => (false, true),
+            Command::Checkpoint(_) | Command::Alarm(_) => (false, false),
+        };
+        let alarms = self.shared.alarms.read();
+        let stands = |alarm| alarms.iter().any(|(_, standing)| *standing == alarm);
+        if touches && stands(Alarm::Corrupt) {
+            Some(Alarm::Corrupt)
+        } else if grows && stands(Alarm::NoSpace) {
+            Some(Alarm::NoSpace)
+        } else {
+            None
+        }
+    }
+
+    fn txn(&self, txn: &Txn) -> Result {
+        let mut writing = Writing::new(&self.shared, self.wall);
+        let mut path = Vec::new();
+        read::judge(&writing, txn, &mut path);
+        check(&writing, txn, &mut path.iter())?;
+        let outcome: TxnOutcome =
+            read::run(txn, &mut path.iter(), &mut |op| step(&mut writing, op));
+        Ok((Outcome::Txn(outcome), writing.finish()))
+    }
+
+    fn compact(&self, revision: Revision) -> Result {
+        let (newest, compacted) = (self.shared.revision(), self.shared.compacted());
+        if revision <= compacted {
+            return Err(Refusal::Compacted { compacted });
+        }
+        if revision > newest {
+            return Err(Refusal::Future { newest });
+        }
+        assert!(invariants::compaction_lags(revision.0, newest.0));
+        let mut history = self.shared.history.write();
+        // Deletions at the last compaction's own revision had to stay for its watchers.
+        history.tidied = history.tidied.min(history.find(compacted.0));
+        self.shared.compact(revision.0);
+        Ok((Outcome::Done, Vec::new()))
+    }
+
+    fn grant(&self, grant: &Grant) -> Result {
+        let mut leases = self.shared.leases.write();
+        if leases.contains_key(&grant.lease) {
+            return Err(Refusal::LeaseExists(grant.lease));
+        }
+        let lease = Lease {
+            ttl_ms: grant.ttl_ms,
+            remaining_ms: None,
+            password: grant.password.as_deref().map(Bytes::copy_from_slice),
+            keys: imbl::OrdSet::new(),
+        };
+        self.shared.bytes.fetch_add(lease.cost(), Ordering::Relaxed);
+        leases.insert(grant.lease, lease);
+        Ok((Outcome::Done, Vec::new()))
+    }
+
+    fn revoke(&self, lease: LeaseId) -> Result {
+        let mut writing = Writing::new(&self.shared, self.wall);
+        let ended = writing.end_lease(lease, Cause::Delete);
+        let ended = ended.ok_or(Refusal::LeaseNotFound(lease))?;
+        Ok((Outcome::Ended(ended), writing.finish()))
+    }
+
+    fn expire(&self, leases: &[LeaseId]) -> (Outcome, Vec<Change>) {
+        let mut changes = Vec::new();
+        let mut ended = 0;
+        for lease in leases {
+            let mut writing = Writing::new(&self.shared, self.wall);
+            ended += writing.end_lease(*lease, Cause::Expire).unwrap_or(0);
+            changes.append(&mut writing.finish());
+        }
+        (Outcome::Ended(ended), changes)
+    }
+
+    /// As in etcd, nothing remaining means that the checkpoint no longer counts.
+    fn checkpoint(&self, checkpoint: &[LeaseRemaining]) -> (Outcome, Vec<Change>) {
+        let mut leases = self.shared.leases.write();
+        for remaining in checkpoint {
+            if let Some(lease) = leases.get_mut(&remaining.lease) {
+                lease.remaining_ms = Some(remaining.remaining_ms).filter(|ms| *ms > 0);
+            }
+        }
+        (Outcome::Done, Vec::new())
+    }
+
+    fn alarm(&self, change: AlarmChange) -> (Outcome, Vec<Change>) {
+        let mut alarms = self.shared.alarms.write();
+        if change.raised {
+            alarms.insert((change.member, change.alarm));
+        } else {
+            alarms.remove(&(change.member, change.alarm));
+        }
+        (Outcome::Done, Vec::new())
+    }
+
+    /// Does up to about a millisecond of postponed work (dropping compacted versions). Returns
+    /// whether there is more to do now; a living [`crate::Cut`] makes it wait, so call again from
+    /// time to time. Never changes what a read answers.
+    pub fn tidy(&mut self) -> bool {
+        if Arc::strong_count(&self.shared.cuts) > 1 {
+            return false;
+        }
+        let compacted = self.shared.compacted().0;
+        for _ in 0..TIDY_CHANGES_MAX / TIDY_CHUNK {
+            let history = self.shared.history.read();
+            let traces: Vec<_> = (history.tidied..history.tidied + TIDY_CHUNK)
+                .map_while(|place| {
+                    history
+                        .get(place)
+                        .filter(|t| t.revision <= compacted)
+                        .cloned()
+                })
+                .collect();
+            drop(history);
+            let mut spent = Vec::new();
+            for trace in &traces {
+                // A change supersedes one version, and a tombstone goes with its successor or by
+                // itself: two for each change are all there are.
+                for _ in 0..2 {
+                    self.shrink(trace.slot.drop_oldest(compacted).unwrap_or(0));
+                }
+                if let Some(bytes) = trace.slot.spent_at(trace.revision, compacted) {
+                    self.shrink(bytes);
+                    spent.push(trace.slot.clone());
+                }
+            }
+            self.remove(&spent);
+            let mut history = self.shared.history.write();
+            history.tidied += traces.len();
+            history.forget(compacted);
+            if traces.len() < TIDY_CHUNK {
+                return false;
+            }
+        }
+        true
+    }
+
+    fn shrink(&self, bytes: u64) {
+        self.shared.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Takes keys that no readable revision knows out of both indexes.
+    fn remove(&self, spent: &[Slot]) {
+        if spent.is_empty() {
+            return;
+        }
+        let mut index = self.shared.index.write();
+        for slot in spent {
+            index.remove(slot.key());
+            self.shared.slots.remove(slot.key());
+        }
+        assert!(invariants::indexes_agree(
+            self.shared.slots.len(),
+            index.live()
+        ));
+    }
+}
+
+/// Refuses a transaction before anything on its path has run, as etcd does: what it would meet is
+/// judged by the state before it.
+fn check(
+    writing: &Writing,
+    txn: &Txn,
+    path: &mut std::slice::Iter<bool>,
+) -> std::result::Result<(), Refusal> {
+    let holds = *path
+        .next()
+        .expect("every transaction on the path was judged");
+    for op in txn.branch(holds) {
+        match op {
+            Op::Range(range) => read::check_revision(writing, range.revision)?,
+            Op::Put(put) => check_put(writing, put)?,
+            Op::Delete(_) => {}
+            Op::Txn(inner) => check(writing, inner, path)?,
+        }
+    }
+    Ok(())
+}
+
+fn check_put(writing: &Writing, put: &Put) -> std::result::Result<(), Refusal> {
+    let shared = writing.shared();
+    if let Some(lease) = put.lease.filter(|lease| *lease != LeaseId::NONE)
+        && !shared.leases.read().contains_key(&lease)
+    {
+        return Err(Refusal::LeaseNotFound(lease));
+    }
+    let keeps = put.value.is_none() || put.lease.is_none();
+    let live = || {
+        shared
+            .find(&put.key)
+            .is_some_and(|slot| !slot.newest().is_tombstone())
+    };
+    if keeps && !live() {
+        return Err(Refusal::KeyNotFound);
+    }
+    Ok(())
+}
+
+fn step(writing: &mut Writing, op: &Op) -> Answer {
+    match op {
+        Op::Range(range) => Answer::Range(read::range(writing, range)),
+        Op::Put(put) => {
+            let write = Write {
+                key: &put.key,
+                value: put.value.as_deref(),
+                lease: put.lease,
+            };
+            let previous = writing.put(&write, Cause::Set);
+            Answer::Put(previous.filter(|_| put.want_previous))
+        }
+        Op::Delete(delete) => {
+            let mut previous = writing.delete(&delete.span, Cause::Delete);
+            let deleted = previous.len() as u64;
+            if !delete.want_previous {
+                previous.clear();
+            }
+            Answer::Delete { deleted, previous }
+        }
+        Op::Txn(_) => unreachable!("transactions inside are run, not stepped"),
+    }
+}

@@ -1,0 +1,77 @@
+//! What the writer and the readers share, and how a new revision becomes visible.
+//!
+//! A reader takes the published revision and ignores every version beyond it. The writer puts
+//! versions into slots first and publishes their revision last, so that a transaction is seen as a
+//! whole or not at all. Where a key appears or disappears, the writer holds the ordered index from
+//! the first such step until it has published: whoever holds the index for reading finds its live
+//! counts to be those of the published revision.
+//!
+//! Locks are taken in this order: index, history, slot; leases and alarms are taken alone.
+
+use crate::command::Alarm;
+use crate::history::History;
+use crate::index::Index;
+use crate::lease::Leases;
+use crate::slot::Slot;
+use crate::types::Revision;
+use dashmap::DashSet;
+use foldhash::quality::RandomState;
+use imbl::OrdSet;
+use parking_lot::RwLock;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The whole state but for what only the writer needs.
+pub(crate) struct Shared {
+    /// Key to slot. Only ever asked for one key, so that its order cannot leak; its hasher is seeded
+    /// afresh in each process, so that no client can aim at one bucket.
+    pub slots: DashSet<Slot, RandomState>,
+    pub index: RwLock<Index>,
+    pub history: RwLock<History>,
+    pub leases: RwLock<Leases>,
+    pub alarms: RwLock<OrdSet<(u64, Alarm)>>,
+    pub bytes: AtomicU64,
+    revision: AtomicU64,
+    compacted: AtomicU64,
+    /// One more reference for each living cut.
+    pub cuts: Arc<()>,
+}
+
+impl Shared {
+    pub fn new(revision: u64, compacted: u64) -> Shared {
+        Shared {
+            slots: DashSet::default(),
+            index: RwLock::new(Index::new()),
+            history: RwLock::new(History::new()),
+            leases: RwLock::default(),
+            alarms: RwLock::default(),
+            bytes: AtomicU64::new(0),
+            revision: AtomicU64::new(revision),
+            compacted: AtomicU64::new(compacted),
+            cuts: Arc::new(()),
+        }
+    }
+
+    pub fn find(&self, key: &[u8]) -> Option<Slot> {
+        self.slots.get(key).map(|slot| slot.key().clone())
+    }
+
+    /// The newest revision that readers may see.
+    pub fn revision(&self) -> Revision {
+        Revision(self.revision.load(Ordering::Acquire))
+    }
+
+    pub fn publish(&self, revision: u64) {
+        self.revision.store(revision, Ordering::Release);
+    }
+
+    /// The oldest readable revision. A version is dropped only after this has moved past it, so
+    /// that a reader who looks here last knows whether what it read was whole.
+    pub fn compacted(&self) -> Revision {
+        Revision(self.compacted.load(Ordering::Acquire))
+    }
+
+    pub fn compact(&self, revision: u64) {
+        self.compacted.store(revision, Ordering::Release);
+    }
+}

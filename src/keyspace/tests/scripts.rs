@@ -1,0 +1,267 @@
+//! Runs the scripts in `tests/scripts`: each is a story told in commands, with what came of them.
+//!
+//! `UPDATE_GOLDENFILES=1 cargo test -p keyspace --test scripts` writes down anew what comes of them;
+//! review the difference. After every command the state is cut, restored and compared, so that each
+//! script tests snapshots as well.
+
+mod language;
+
+use goldenscript::{Argument, Command as Line, Context, Runner};
+use keyspace::command::{Alarm, AlarmChange, Grant, LeaseRemaining};
+use keyspace::{
+    Answer, Applied, Change, Command, Entry, Keyspace, LeaseId, LeaseView, Outcome, RangeAnswer,
+    Reader, Revision, Stamp, TxnOutcome, WallMs,
+};
+use std::error::Error;
+use std::fmt::Write;
+use std::str::FromStr;
+use test_each_file::test_each_path;
+
+test_each_path! { in "src/keyspace/tests/scripts" as script => run }
+
+fn run(path: &std::path::Path) {
+    goldenscript::run(&mut Story::new(), path).expect("the script runs")
+}
+
+struct Story {
+    keyspace: Keyspace,
+    stamp: Stamp,
+}
+
+impl Story {
+    fn new() -> Story {
+        let stamp = Stamp {
+            index: 0,
+            wall: WallMs(1_000),
+        };
+        Story {
+            keyspace: Keyspace::new(),
+            stamp,
+        }
+    }
+
+    fn apply(&mut self, command: Command) -> String {
+        assert_eq!(Command::decode(&command.encode()).as_ref(), Ok(&command));
+        self.stamp.index += 1;
+        let applied = self.keyspace.apply(self.stamp, &command);
+        show_applied(&applied)
+    }
+
+    /// The state must survive a snapshot, and no postponed work may show in its digest.
+    fn check(&mut self) {
+        let cut = self.keyspace.cut(None).expect("a whole cut can be taken");
+        let restored = Keyspace::restore(cut).expect("a cut can be restored");
+        assert_eq!(restored.digest(), self.keyspace.digest());
+        let (left, right) = (self.keyspace.reader(), restored.reader());
+        assert_eq!(left.revision(), right.revision());
+        assert_eq!(left.leases(), right.leases());
+        let from = left.compacted();
+        let histories = [left, right].map(|r| r.history(from, usize::MAX).expect("it is readable"));
+        let [left, right] = histories.map(|h| h.iter().map(show_change).collect::<Vec<_>>());
+        assert_eq!(left, right);
+    }
+}
+
+impl Runner for Story {
+    type Command = Line;
+
+    fn run(&mut self, line: &Line, _: &Context) -> Result<String, Box<dyn Error>> {
+        let out = match command(line)? {
+            Some(command) => self.apply(command),
+            None => self.look(line)?,
+        };
+        self.check();
+        Ok(out)
+    }
+}
+
+impl Story {
+    /// What does not go through the log.
+    fn look(&mut self, line: &Line) -> Result<String, Box<dyn Error>> {
+        let mut args = line.consume_args();
+        let reader = self.keyspace.reader();
+        let out = match line.name.as_str() {
+            "read" => reader
+                .range(&language::range(args.next_pos().unwrap_or(""))?)
+                .map_or_else(
+                    |refusal| format!("refused: {refusal}\n"),
+                    |answer| show_range(&answer),
+                ),
+            "read_txn" => reader
+                .txn(&language::txn(args.next_pos().unwrap_or(""))?)
+                .map_or_else(
+                    |refusal| format!("refused: {refusal}\n"),
+                    |(revision, outcome)| format!("@{revision}\n{}", show_txn(&outcome, 0)),
+                ),
+            "history" => {
+                let from = Revision(number(args.next_pos())?);
+                let max = args.next_pos().map_or(Ok(usize::MAX), str::parse)?;
+                reader.history(from, max).map_or_else(
+                    |refusal| format!("refused: {refusal}\n"),
+                    |changes| changes.iter().map(show_change).collect(),
+                )
+            }
+            "times" => {
+                let range = language::range(args.next_pos().unwrap_or(""))?;
+                let entries = reader.range(&range)?.entries;
+                let times = entries.iter().map(|entry| {
+                    format!("born {} written {}\n", entry.born().0, entry.written().0)
+                });
+                times.collect()
+            }
+            "leases" => {
+                let lease = |view| show_lease(&reader, view);
+                reader.leases().iter().map(lease).collect()
+            }
+            "alarms" => format!("{:?}\n", reader.alarms()),
+            "bytes" => format!("{}\n", reader.bytes_in_use()),
+            "tidy" => {
+                while self.keyspace.tidy() {}
+                String::new()
+            }
+            "clock" => {
+                self.stamp.wall = WallMs(number(args.next_pos())?);
+                String::new()
+            }
+            // From here on with what a snapshot preserved.
+            "restore" => {
+                let cut = self.keyspace.cut(None).expect("a whole cut can be taken");
+                self.keyspace = Keyspace::restore(cut)?;
+                String::new()
+            }
+            other => return Err(format!("no such command: {other}").into()),
+        };
+        args.reject_next()?;
+        Ok(out)
+    }
+}
+
+/// The command for the log that a line spells, if it is one.
+fn command(line: &Line) -> Result<Option<Command>, Box<dyn Error>> {
+    let mut args = line.consume_args();
+    let command = match line.name.as_str() {
+        "txn" => Command::Txn(language::txn(args.next_pos().unwrap_or(""))?),
+        // Transactions of one operation.
+        "put" | "del" | "get" => {
+            let mut op = line.name.clone();
+            for arg in args.by_ref() {
+                match arg {
+                    Argument::Positional(text) => write!(op, " {text}")?,
+                    Argument::KeyValue(key, value) => write!(op, " {key}={value}")?,
+                    other => return Err(format!("unexpected argument {other}").into()),
+                }
+            }
+            Command::Txn(language::txn(&format!("then {op}"))?)
+        }
+        "compact" => Command::Compact(Revision(number(args.next_pos())?)),
+        "grant" => Command::Grant(Grant {
+            lease: LeaseId(number(args.next_pos())?),
+            ttl_ms: number(args.next_pos())?,
+            password: args.take_key("password").map(|p| p.to_owned().into()),
+        }),
+        "revoke" => Command::Revoke(LeaseId(number(args.next_pos())?)),
+        "expire" => {
+            let mut leases = Vec::new();
+            while let Some(arg) = args.next_pos() {
+                leases.push(LeaseId(number(Some(arg))?));
+            }
+            Command::Expire(leases)
+        }
+        "checkpoint" => Command::Checkpoint(vec![LeaseRemaining {
+            lease: LeaseId(number(args.next_pos())?),
+            remaining_ms: number(args.next_pos())?,
+        }]),
+        "raise" | "clear" => Command::Alarm(AlarmChange {
+            member: number(args.next_pos())?,
+            alarm: match args.next_pos() {
+                Some("nospace") => Alarm::NoSpace,
+                Some("corrupt") => Alarm::Corrupt,
+                other => return Err(format!("no such alarm: {other:?}").into()),
+            },
+            raised: line.name == "raise",
+        }),
+        _ => return Ok(None),
+    };
+    args.reject_next()?;
+    Ok(Some(command))
+}
+
+fn number<T: FromStr<Err: Error + 'static>>(text: Option<&str>) -> Result<T, Box<dyn Error>> {
+    Ok(text.ok_or("a number is missing")?.parse()?)
+}
+
+fn show_lease(reader: &Reader, view: &LeaseView) -> String {
+    let keys = reader.lease_keys(view.lease).expect("the lease is there");
+    let keys: Vec<_> = keys
+        .iter()
+        .map(|key| key.escape_ascii().to_string())
+        .collect();
+    let remaining = view
+        .remaining_ms
+        .map_or(String::new(), |ms| format!(" remaining_ms={ms}"));
+    let (lease, ttl_ms, keys) = (view.lease.0, view.ttl_ms, keys.join(","));
+    format!("{lease} ttl_ms={ttl_ms}{remaining} keys={keys}\n")
+}
+
+fn show_applied(applied: &Applied) -> String {
+    let mut out = match &applied.outcome {
+        Ok(Outcome::Txn(txn)) => format!("@{}\n{}", applied.revision, show_txn(txn, 0)),
+        Ok(Outcome::Done) => format!("@{}\n", applied.revision),
+        Ok(Outcome::Ended(keys)) => format!("@{} ended with {keys} keys\n", applied.revision),
+        Err(refusal) => format!("@{} refused: {refusal}\n", applied.revision),
+    };
+    for change in &applied.changes {
+        out += &format!("! {:?} {}", change.cause, show_change(change));
+    }
+    out
+}
+
+fn show_change(change: &Change) -> String {
+    let what = if change.entry.is_tombstone() {
+        let (key, entry) = (change.entry.key().escape_ascii(), &change.entry);
+        format!("{key} deleted @{}.{}", entry.modified(), entry.sub())
+    } else {
+        format!("{:?}", change.entry)
+    };
+    match &change.previous {
+        Some(previous) => format!("{what}, before {previous:?}\n"),
+        None => format!("{what}\n"),
+    }
+}
+
+fn show_txn(txn: &TxnOutcome, depth: usize) -> String {
+    let indent = "  ".repeat(depth);
+    let mut out = String::new();
+    if !txn.succeeded {
+        out += &format!("{indent}otherwise\n");
+    }
+    for answer in &txn.answers {
+        let shown = match answer {
+            Answer::Range(range) => show_range(range),
+            Answer::Put(None) => continue,
+            Answer::Put(Some(previous)) => format!("before {previous:?}\n"),
+            Answer::Delete { deleted, previous } => {
+                let shown = previous.iter().map(|entry| format!("  {entry:?}\n"));
+                format!("deleted {deleted}\n{}", shown.collect::<String>())
+            }
+            Answer::Txn(inner) => format!("txn\n{}", show_txn(inner, 1)),
+        };
+        for line in shown.lines() {
+            out += &format!("{indent}{line}\n");
+        }
+    }
+    out
+}
+
+fn show_range(answer: &RangeAnswer) -> String {
+    let entries: String = answer.entries.iter().map(show_entry).collect();
+    let more = if answer.more { ", more" } else { "" };
+    format!(
+        "{entries}{} keys @{}{more}\n",
+        answer.count, answer.revision
+    )
+}
+
+fn show_entry(entry: &Entry) -> String {
+    format!("{entry:?}\n")
+}
