@@ -1,21 +1,24 @@
 //! Compiles the .proto files with protox, so that no protoc is needed.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let files = [
+    // etcd's services are answered by a service of our own; only their clients are generated.
+    let etcd = [
         "etcd/rpc.proto",
         "etcd/v3lock.proto",
         "etcd/v3election.proto",
         "grpc/health.proto",
-        "triglot/peer.proto",
     ];
-    for file in files {
+    let imported = ["etcd/kv.proto", "etcd/auth.proto"];
+    let peer = ["triglot/peer.proto"];
+    for file in etcd.iter().chain(&imported).chain(&peer) {
         println!("cargo::rerun-if-changed={file}");
     }
-    println!("cargo::rerun-if-changed=etcd/kv.proto");
-    println!("cargo::rerun-if-changed=etcd/auth.proto");
-    let descriptors = protox::compile(files, ["."])?;
     tonic_prost_build::configure()
         .bytes(".")
-        .compile_fds(descriptors)?;
+        .build_server(false)
+        .compile_fds(protox::compile(etcd, ["."])?)?;
+    tonic_prost_build::configure()
+        .bytes(".")
+        .compile_fds(protox::compile(peer, ["."])?)?;
     Ok(())
 }

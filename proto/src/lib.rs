@@ -6,7 +6,7 @@
     missing_docs,
     reason = "generated from .proto files, which carry the explanations"
 )]
-#![allow(clippy::all, reason = "generated code")]
+#![allow(clippy::all, clippy::pedantic, reason = "generated code")]
 
 /// etcd v3's key-value pair and event.
 pub mod mvccpb {

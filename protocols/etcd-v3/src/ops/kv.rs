@@ -1,0 +1,279 @@
+//! Keys: range, put, delete, transactions, compaction.
+
+use super::{Ops, check, convert};
+use crate::errors::Error;
+use crate::reply::{Committed, Deleted, RangePart, Ranged, Stored};
+use crate::wire::{Header, Reply, Shown};
+use gateway::keyspace::command::{Op, Range, Txn};
+use gateway::keyspace::{Answer, Command, Outcome, Revision, TxnOutcome};
+use proto::etcdserverpb::request_op::Request;
+use proto::etcdserverpb::{
+    CompactionRequest, CompactionResponse, DeleteRangeRequest, PutRequest, RangeRequest, TxnRequest,
+};
+
+impl Ops {
+    /// Reads keys.
+    pub async fn range(&self, request: RangeRequest) -> Result<Ranged, Error> {
+        check::range(&request)?;
+        if !request.serializable {
+            self.gate.linearize().await?;
+        }
+        self.range_here(&request)
+    }
+
+    /// Reads keys as this member has them. The request is checked.
+    pub fn range_here(&self, request: &RangeRequest) -> Result<Ranged, Error> {
+        let answer = self.gate.reader().range(&convert::range(request))?;
+        let header = self.header(answer.revision);
+        Ok(Ranged::new(header, answer, convert::shown(request)))
+    }
+
+    /// Reads keys in parts, so that no answer grows with the range.
+    pub async fn range_stream(&self, request: RangeRequest) -> Result<RangeParts, Error> {
+        check::range_stream(&request)?;
+        if !request.serializable {
+            self.gate.linearize().await?;
+        }
+        let range = convert::range(&request);
+        Ok(RangeParts {
+            ops: self.clone(),
+            left: match range.limit {
+                0 => u64::MAX,
+                limit => limit,
+            },
+            range,
+            shown: convert::shown(&request),
+            pinned: None,
+            sent: 0,
+            step: RangeParts::FIRST,
+            done: false,
+        })
+    }
+
+    /// Writes a key.
+    pub async fn put(&self, request: PutRequest) -> Result<Stored, Error> {
+        check::put(&request)?;
+        self.check_size(&request)?;
+        let (header, answer) = self.write(Op::Put(convert::put(request))).await?;
+        match answer {
+            Answer::Put(previous) => Ok(Stored { header, previous }),
+            Answer::Range(_) | Answer::Delete { .. } | Answer::Txn(_) => unreachable!("a put"),
+        }
+    }
+
+    /// Deletes keys.
+    pub async fn delete_range(&self, request: DeleteRangeRequest) -> Result<Deleted, Error> {
+        check::delete(&request)?;
+        self.check_size(&request)?;
+        let (header, answer) = self.write(Op::Delete(convert::delete(&request))).await?;
+        match answer {
+            Answer::Delete { deleted, previous } => Ok(Deleted {
+                header,
+                deleted,
+                previous,
+            }),
+            Answer::Range(_) | Answer::Put(_) | Answer::Txn(_) => unreachable!("a delete"),
+        }
+    }
+
+    /// Runs one operation through the log.
+    async fn write(&self, op: Op) -> Result<(Header, Answer), Error> {
+        let txn = Txn {
+            guards: Vec::new(),
+            then: vec![op],
+            otherwise: Vec::new(),
+        };
+        let (revision, mut outcome) = self.propose_txn(txn).await?;
+        let answer = outcome.answers.pop();
+        let answer = answer.expect("a transaction answers each of its operations");
+        Ok((self.header(revision), answer))
+    }
+
+    async fn propose_txn(&self, txn: Txn) -> Result<(Revision, TxnOutcome), Error> {
+        let accepted = self.gate.propose(&self.by, Command::Txn(txn)).await?;
+        match accepted.outcome {
+            Outcome::Txn(outcome) => Ok((accepted.revision, outcome)),
+            Outcome::Done | Outcome::Ended(_) => unreachable!("a transaction"),
+        }
+    }
+
+    /// Runs a transaction.
+    pub async fn txn(&self, request: TxnRequest) -> Result<Committed, Error> {
+        check::txn(&request, self.gate.limits().txn_ops_max)?;
+        let reads = Reads::of(&request);
+        match reads {
+            Reads::Here => {}
+            Reads::Linearized => self.gate.linearize().await?,
+            Reads::None => self.check_size(&request)?,
+        }
+        let (txn, views) = convert::txn(request);
+        let (revision, outcome) = match reads {
+            Reads::Here | Reads::Linearized => self.gate.reader().txn(&txn)?,
+            Reads::None => self.propose_txn(txn).await?,
+        };
+        Ok(convert::committed(self.header(revision), outcome, views))
+    }
+
+    /// Forgets old versions.
+    pub async fn compact(&self, request: CompactionRequest) -> Result<CompactionResponse, Error> {
+        // etcd takes any revision, and finds one below zero to be compacted already.
+        let revision = Revision(u64::try_from(request.revision).unwrap_or(0));
+        let command = Command::Compact(revision);
+        let accepted = self.gate.propose(&self.by, command).await?;
+        Ok(CompactionResponse {
+            header: Some(self.header(accepted.revision).into()),
+        })
+    }
+}
+
+/// How a transaction without writes may be answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reads {
+    /// From what this member has: it only has ranges that ask for no more.
+    Here,
+    /// From what this member has once it has all that was acknowledged.
+    Linearized,
+    /// It has an operation other than a range (even a nested transaction that only reads) and goes
+    /// through the log.
+    None,
+}
+
+impl Reads {
+    /// A transaction of comparisons alone counts as serializable in etcd, and may be stale there.
+    /// Nobody asked for that, so it is not here.
+    fn of(request: &TxnRequest) -> Reads {
+        let mut reads = Reads::Linearized;
+        let mut fresh = false;
+        for op in request.success.iter().chain(&request.failure) {
+            match &op.request {
+                Some(Request::RequestRange(range)) => {
+                    fresh |= !range.serializable;
+                    reads = Reads::Here;
+                }
+                Some(
+                    Request::RequestPut(_)
+                    | Request::RequestDeleteRange(_)
+                    | Request::RequestTxn(_),
+                )
+                | None => return Reads::None,
+            }
+        }
+        match fresh {
+            true => Reads::Linearized,
+            false => reads,
+        }
+    }
+}
+
+/// A range that is answered part by part, all at one revision.
+pub struct RangeParts {
+    ops: Ops,
+    range: Range,
+    shown: Shown,
+    /// What the first part read at.
+    pinned: Option<Revision>,
+    sent: u64,
+    /// What may still be sent.
+    left: u64,
+    /// How many keys the next part has.
+    step: u64,
+    done: bool,
+}
+
+impl RangeParts {
+    /// etcd's first part has as many keys.
+    const FIRST: u64 = 10;
+
+    /// The next part; none after the last.
+    pub fn next_part(&mut self) -> Result<Option<RangePart>, Error> {
+        if self.done {
+            return Ok(None);
+        }
+        self.range.limit = match self.range.count_only {
+            true => 0,
+            false => self.step.min(self.left),
+        };
+        let reader = self.ops.gate.reader();
+        let answer = reader.range(&self.range)?;
+        let pinned = *self.pinned.get_or_insert(answer.revision);
+        self.range.revision.get_or_insert(pinned);
+        let found = answer.entries.len() as u64;
+        self.left -= found;
+        self.done = !answer.more || self.left == 0;
+        let mut part = Ranged {
+            header: None,
+            entries: answer.entries,
+            shown: self.shown,
+            more: false,
+            count: 0,
+        };
+        if self.done {
+            part.header = Some(self.ops.header(pinned));
+            part.more = answer.more;
+            // What was sent before this part, and all that lay ahead of it.
+            part.count = self.sent + answer.count;
+        }
+        self.sent += found;
+        self.resume_after(&part);
+        Ok(Some(RangePart(part)))
+    }
+
+    /// Goes on behind the last key, with as many keys as come near the request limit.
+    fn resume_after(&mut self, part: &Ranged) {
+        let Some(last) = part.entries.last() else {
+            return;
+        };
+        let mut next = Vec::with_capacity(last.key().len() + 1);
+        next.extend_from_slice(last.key());
+        next.push(0);
+        self.range.span.start = next.into();
+        let aim = self.ops.gate.limits().request_bytes_max;
+        let size = part.size();
+        self.step = if size < aim / 2 {
+            self.step.saturating_mul(2)
+        } else if size > aim.saturating_mul(2) {
+            (self.step / 2).max(1)
+        } else {
+            self.step
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proto::etcdserverpb::RequestOp;
+
+    fn op(request: Request) -> RequestOp {
+        RequestOp {
+            request: Some(request),
+        }
+    }
+
+    fn range(serializable: bool) -> RequestOp {
+        op(Request::RequestRange(RangeRequest {
+            key: "k".into(),
+            serializable,
+            ..RangeRequest::default()
+        }))
+    }
+
+    #[test]
+    fn only_explicitly_serializable_ranges_are_read_without_asking_the_leader() {
+        let of = |success: Vec<RequestOp>, failure: Vec<RequestOp>| {
+            Reads::of(&TxnRequest {
+                compare: vec![],
+                success,
+                failure,
+            })
+        };
+        assert_eq!(of(vec![], vec![]), Reads::Linearized);
+        assert_eq!(of(vec![range(true)], vec![range(true)]), Reads::Here);
+        assert_eq!(of(vec![range(true)], vec![range(false)]), Reads::Linearized);
+        assert_eq!(of(vec![range(true)], vec![]), Reads::Here);
+        let inner = op(Request::RequestTxn(TxnRequest::default()));
+        assert_eq!(of(vec![range(true), inner], vec![]), Reads::None);
+        let put = op(Request::RequestPut(PutRequest::default()));
+        assert_eq!(of(vec![], vec![put]), Reads::None);
+    }
+}

@@ -1,0 +1,159 @@
+//! An operator's calls: status, alarms, hashes, defragmentation, leadership.
+
+use super::{ETCD_VERSION, Ops};
+use crate::errors::{self, Error};
+use crate::hash;
+use gateway::keyspace::Command;
+use gateway::keyspace::command::{Alarm, AlarmChange};
+use proto::etcdserverpb::alarm_request::AlarmAction;
+use proto::etcdserverpb::{
+    AlarmMember, AlarmRequest, AlarmResponse, AlarmType, DefragmentRequest, DefragmentResponse,
+    DowngradeInfo, HashKvRequest, HashKvResponse, HashRequest, HashResponse, MoveLeaderRequest,
+    MoveLeaderResponse, StatusRequest, StatusResponse,
+};
+
+/// The storage format etcd names, which follows its minor version.
+const STORAGE_VERSION: &str = "3.7.0";
+
+impl Ops {
+    /// How this member is.
+    pub fn status(&self, _: StatusRequest) -> Result<StatusResponse, Error> {
+        let status = self.gate.status();
+        let space = self.gate.space();
+        let mut troubles = Vec::new();
+        if status.leader == 0 {
+            troubles.push(errors::NO_LEADER.message.into_owned());
+        }
+        for (member, alarm) in self.gate.reader().alarms() {
+            let name = alarm_type(alarm).as_str_name();
+            troubles.push(format!("memberID:{member} alarm:{name}"));
+        }
+        let quota = self.gate.limits().space_bytes_max;
+        Ok(StatusResponse {
+            header: Some(self.header_now().into()),
+            version: ETCD_VERSION.into(),
+            db_size: space.total_bytes as i64,
+            leader: status.leader,
+            raft_index: status.committed,
+            raft_term: status.term,
+            raft_applied_index: status.applied,
+            errors: troubles,
+            db_size_in_use: space.in_use_bytes as i64,
+            is_learner: status.learner,
+            storage_version: STORAGE_VERSION.into(),
+            // A quota that is off is negative in etcd's configuration, and so here.
+            db_size_quota: quota.map_or(-1, |bytes| bytes as i64),
+            downgrade_info: Some(DowngradeInfo::default()),
+        })
+    }
+
+    /// Lists, raises or clears alarms.
+    pub async fn alarm(&self, request: AlarmRequest) -> Result<AlarmResponse, Error> {
+        let action = request.action();
+        let asked = match request.alarm() {
+            AlarmType::None => None,
+            AlarmType::Nospace => Some(Alarm::NoSpace),
+            AlarmType::Corrupt => Some(Alarm::Corrupt),
+        };
+        let alarms = match (action, asked) {
+            (AlarmAction::Get, asked) => {
+                // etcd asks through the log, so the answer is as fresh as a linearized read.
+                self.gate.linearize().await?;
+                self.alarms(|_, alarm| asked.is_none_or(|asked| asked == alarm))
+            }
+            (AlarmAction::Activate, Some(asked)) => {
+                self.change_alarm(request.member_id, asked, true).await?;
+                vec![alarm_message(request.member_id, asked)]
+            }
+            (AlarmAction::Deactivate, Some(asked)) => {
+                let cleared =
+                    self.alarms(|member, alarm| (member, alarm) == (request.member_id, asked));
+                self.change_alarm(request.member_id, asked, false).await?;
+                cleared
+            }
+            (AlarmAction::Activate | AlarmAction::Deactivate, None) => Vec::new(),
+        };
+        Ok(AlarmResponse {
+            header: Some(self.header_now().into()),
+            alarms,
+        })
+    }
+
+    async fn change_alarm(&self, member: u64, alarm: Alarm, raised: bool) -> Result<(), Error> {
+        let change = AlarmChange {
+            member,
+            alarm,
+            raised,
+        };
+        self.gate.propose(&self.by, Command::Alarm(change)).await?;
+        Ok(())
+    }
+
+    fn alarms(&self, which: impl Fn(u64, Alarm) -> bool) -> Vec<AlarmMember> {
+        let alarms = self.gate.reader().alarms().into_iter();
+        let alarms = alarms.filter(|&(member, alarm)| which(member, alarm));
+        alarms
+            .map(|(member, alarm)| alarm_message(member, alarm))
+            .collect()
+    }
+
+    /// Lets the reported size fall to what is in use. There is no file to rewrite here, so nothing
+    /// stops meanwhile. etcd's answer has no header.
+    pub fn defragment(&self, _: DefragmentRequest) -> Result<DefragmentResponse, Error> {
+        self.gate.defragment();
+        Ok(DefragmentResponse::default())
+    }
+
+    /// A hash over everything, for comparing members of ours. etcd's is over its file, which is no
+    /// two members' alike.
+    pub fn hash(&self, _: HashRequest) -> Result<HashResponse, Error> {
+        let hashed = hash::keys(self.gate.reader(), None)?;
+        Ok(HashResponse {
+            header: Some(self.header(hashed.newest).into()),
+            hash: hashed.hash,
+        })
+    }
+
+    /// etcd's hash of the keys and their history up to a revision: equal histories give equal
+    /// hashes, there and here.
+    pub fn hash_kv(&self, request: HashKvRequest) -> Result<HashKvResponse, Error> {
+        let revision = u64::try_from(request.revision).ok().filter(|&it| it > 0);
+        let hashed = hash::keys(self.gate.reader(), revision)?;
+        Ok(HashKvResponse {
+            header: Some(self.header(hashed.newest).into()),
+            hash: hashed.hash,
+            compact_revision: match hashed.compacted.0 {
+                0 => -1,
+                compacted => compacted as i64,
+            },
+            hash_revision: hashed.revision.0 as i64,
+        })
+    }
+
+    /// Hands leadership to another member. Only the leader can. etcd's answer has no header.
+    pub async fn move_leader(
+        &self,
+        request: MoveLeaderRequest,
+    ) -> Result<MoveLeaderResponse, Error> {
+        let status = self.gate.status();
+        if status.leader != status.member {
+            return Err(errors::NOT_LEADER);
+        }
+        self.gate.transfer_leader(request.target_id).await?;
+        Ok(MoveLeaderResponse::default())
+    }
+}
+
+fn alarm_type(alarm: Alarm) -> AlarmType {
+    match alarm {
+        Alarm::NoSpace => AlarmType::Nospace,
+        Alarm::Corrupt => AlarmType::Corrupt,
+    }
+}
+
+fn alarm_message(member: u64, alarm: Alarm) -> AlarmMember {
+    AlarmMember {
+        member_id: member,
+        alarm: alarm_type(alarm).into(),
+    }
+}

@@ -1,0 +1,211 @@
+//! The handle that adapters hold.
+
+use crate::limits::Limits;
+use crate::space::{Space, SpaceUsed, cost};
+use crate::watch::{Hub, WatchStream};
+use keyspace::command::{Alarm, AlarmChange};
+use keyspace::{Command, LeaseId, Outcome, Reader, Refusal, Revision};
+use replica::{Handle, Member, MemberError, Status, Unavailable};
+use std::sync::Arc;
+use std::time::Duration;
+use thiserror::Error;
+
+/// On whose behalf a request is made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Principal {
+    /// A client that named nobody.
+    #[default]
+    Anonymous,
+}
+
+/// What an accepted command did.
+#[derive(Clone, Debug)]
+pub struct Accepted {
+    /// The keyspace's revision after the command.
+    pub revision: Revision,
+    /// The answer.
+    pub outcome: Outcome,
+}
+
+/// Why a request was not answered.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Error {
+    /// Nothing was done, on no member.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// It may or may not have been done.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+}
+
+/// The way to the keyspace for adapters; clone it freely.
+#[derive(Clone)]
+pub struct Gate {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    replica: Handle,
+    hub: Hub,
+    limits: Limits,
+    space: Space,
+}
+
+impl Gate {
+    /// A gate over a running replica whose changes go to `hub`.
+    pub fn new(replica: Handle, hub: Hub, limits: Limits) -> Gate {
+        hub.begin(replica.reader());
+        let shared = Shared {
+            replica,
+            hub,
+            limits,
+            space: Space::default(),
+        };
+        Gate {
+            shared: Arc::new(shared),
+        }
+    }
+
+    /// The bounds requests are held to.
+    pub fn limits(&self) -> &Limits {
+        &self.shared.limits
+    }
+
+    /// Replicates a command and answers what it did.
+    pub async fn propose(&self, _by: &Principal, command: Command) -> Result<Accepted, Error> {
+        self.spare(cost(&command)).await?;
+        let applied = self.shared.replica.propose(command).await?;
+        Ok(Accepted {
+            revision: applied.revision,
+            outcome: applied.outcome?,
+        })
+    }
+
+    /// Refuses what would go over the space quota, having raised this member's alarm.
+    async fn spare(&self, cost: u64) -> Result<(), Error> {
+        let reader = self.reader();
+        let used = self.shared.space.observe(reader.bytes_in_use());
+        let Some(quota) = self.shared.limits.space_bytes_max else {
+            return Ok(());
+        };
+        if cost == 0 || used.total_bytes.saturating_add(cost) < quota {
+            return Ok(());
+        }
+        let member = self.status().member;
+        if !reader.alarms().contains(&(member, Alarm::NoSpace)) {
+            tracing::warn!(
+                quota_bytes = quota,
+                size_bytes = used.total_bytes,
+                "space quota reached"
+            );
+            let raise = AlarmChange {
+                member,
+                alarm: Alarm::NoSpace,
+                raised: true,
+            };
+            // The refusal below holds whether or not the others learn of it now.
+            if let Err(error) = self.shared.replica.propose(Command::Alarm(raise)).await {
+                tracing::warn!(%error, "could not raise the space alarm");
+            }
+        }
+        Err(Refusal::Alarmed(Alarm::NoSpace).into())
+    }
+
+    /// Returns once everything acknowledged before the call, by any member, can be read here.
+    pub async fn linearize(&self) -> Result<(), Error> {
+        Ok(self.shared.replica.read_index().await?)
+    }
+
+    /// Reads of this member's state.
+    pub fn reader(&self) -> &Reader {
+        self.shared.replica.reader()
+    }
+
+    /// This moment's view of the cluster.
+    pub fn status(&self) -> Status {
+        self.shared.replica.status()
+    }
+
+    /// The room the keyspace takes.
+    pub fn space(&self) -> SpaceUsed {
+        self.shared.space.observe(self.reader().bytes_in_use())
+    }
+
+    /// Lets the reported size fall to what is in use.
+    pub fn defragment(&self) {
+        self.shared.space.defragment(self.reader().bytes_in_use());
+    }
+
+    /// Watches for one client.
+    pub fn watch(&self) -> WatchStream {
+        self.shared.hub.stream(self.reader().clone())
+    }
+
+    /// The hub behind [`Gate::watch`], for its figures.
+    pub fn hub(&self) -> &Hub {
+        &self.shared.hub
+    }
+
+    /// Returns when this member has known no leader for the whole of `patience`.
+    pub async fn leaderless(&self, patience: Duration) {
+        let mut changes = self.shared.replica.status_changes();
+        // A sender that is gone belonged to a replica that stopped: no leader will come.
+        while changes.wait_for(|status| status.leader == 0).await.is_ok() {
+            let found = changes.wait_for(|status| status.leader != 0);
+            match tokio::time::timeout(patience, found).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(_)) | Err(_) => return,
+            }
+        }
+    }
+
+    /// A lease id that no other proposer will choose: random and positive, as etcd's are.
+    pub fn fresh_lease(&self) -> LeaseId {
+        LeaseId(rand::random_range(1..=i64::MAX))
+    }
+
+    /// Starts a lease's time anew. Answers the granted TTL in milliseconds, or none when there is
+    /// no such lease.
+    pub async fn lease_keep_alive(&self, lease: LeaseId) -> Result<Option<u64>, Error> {
+        Ok(self.shared.replica.lease_keep_alive(lease).await?)
+    }
+
+    /// What is left of a lease's time in milliseconds, by the leader's clock.
+    pub async fn lease_remaining(&self, lease: LeaseId) -> Result<Option<u64>, Error> {
+        Ok(self.shared.replica.lease_remaining(lease).await?)
+    }
+
+    /// The members, by id.
+    pub fn members(&self) -> Vec<Member> {
+        self.shared.replica.members()
+    }
+
+    /// Adds a member and answers with it.
+    pub async fn member_add(
+        &self,
+        peer_urls: Vec<String>,
+        learner: bool,
+    ) -> Result<Member, MemberError> {
+        self.shared.replica.member_add(peer_urls, learner).await
+    }
+
+    /// Removes a member.
+    pub async fn member_remove(&self, id: u64) -> Result<(), MemberError> {
+        self.shared.replica.member_remove(id).await
+    }
+
+    /// Changes where a member's peers reach it.
+    pub async fn member_update(&self, id: u64, peer_urls: Vec<String>) -> Result<(), MemberError> {
+        self.shared.replica.member_update(id, peer_urls).await
+    }
+
+    /// Gives a learner its vote.
+    pub async fn member_promote(&self, id: u64) -> Result<(), MemberError> {
+        self.shared.replica.member_promote(id).await
+    }
+
+    /// Hands leadership to `to` and answers once it leads.
+    pub async fn transfer_leader(&self, to: u64) -> Result<(), MemberError> {
+        self.shared.replica.transfer_leader(to).await
+    }
+}
