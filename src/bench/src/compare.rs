@@ -1,0 +1,349 @@
+//! Slices in turns: the measurement itself.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::ensure;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+
+use crate::args::{LoadArgs, MeasureArgs};
+use crate::contender::Contender;
+use crate::generator::{Counted, Generator, Plan, Workload};
+use crate::process::usage_of;
+use crate::requests::Operation;
+use crate::statistics::{Ratio, first_of_round, median};
+use crate::tally::Tally;
+
+/// How keys are filled in before they are read.
+const FILL_CLIENTS: usize = 64;
+const FILL_CONNECTIONS: usize = 4;
+const FILL_PER_TXN: u64 = 100;
+
+/// One slice against one contender.
+#[derive(Debug, Clone, Serialize)]
+pub struct SliceFigures {
+    /// Successful operations, or delivered events.
+    pub operations: u64,
+    /// Operations per second.
+    pub per_second: f64,
+    /// Latencies in milliseconds.
+    pub p50_ms: f64,
+    /// 99 % stayed within it.
+    pub p99_ms: f64,
+    /// 99.9 % stayed within it.
+    pub p999_ms: f64,
+    /// The server's CPU time per operation, if its processes are known.
+    pub cpu_us_per_operation: Option<f64>,
+    /// The server's resident memory after the slice.
+    pub rss_bytes: Option<u64>,
+    /// The generator's own CPU time per operation.
+    pub generator_cpu_us_per_operation: f64,
+}
+
+/// All slices against one contender.
+#[derive(Debug, Clone, Serialize)]
+pub struct Series {
+    /// The contender's name.
+    pub contender: &'static str,
+    /// Its version, as it says.
+    pub version: String,
+    /// The slices in order, without the warm-up.
+    pub slices: Vec<SliceFigures>,
+    /// The most resident memory its processes had.
+    pub rss_peak_bytes: Option<u64>,
+    /// Failures of all slices by what the server said.
+    pub failures: BTreeMap<String, u64>,
+    /// Answers that did not say what they must.
+    pub misses: u64,
+    /// Operations that were due but could not be sent.
+    pub unsent: u64,
+    /// Everything counted, for the latencies of the whole run.
+    #[serde(skip)]
+    pub total: Tally,
+}
+
+impl Series {
+    fn new(contender: &Contender) -> Self {
+        Self {
+            contender: contender.name,
+            version: contender.version.clone(),
+            slices: Vec::new(),
+            rss_peak_bytes: None,
+            failures: BTreeMap::new(),
+            misses: 0,
+            unsent: 0,
+            total: Tally::new(),
+        }
+    }
+
+    /// The median of a figure over the slices; none when a slice lacks it.
+    pub fn median(&self, figure: Figure) -> Option<f64> {
+        median(&self.values(figure)?)
+    }
+
+    fn values(&self, figure: Figure) -> Option<Vec<f64>> {
+        self.slices.iter().map(|slice| figure.of(slice)).collect()
+    }
+}
+
+/// A figure that contenders are compared by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Figure {
+    /// Operations per second.
+    PerSecond,
+    /// Median latency.
+    P50,
+    /// 99th percentile of latency.
+    P99,
+    /// 99.9th percentile of latency.
+    P999,
+    /// The server's CPU time per operation.
+    Cpu,
+    /// Resident memory.
+    Memory,
+    /// The generator's CPU time per operation.
+    GeneratorCpu,
+}
+
+impl Figure {
+    fn of(self, slice: &SliceFigures) -> Option<f64> {
+        match self {
+            Self::PerSecond => Some(slice.per_second),
+            Self::P50 => Some(slice.p50_ms),
+            Self::P99 => Some(slice.p99_ms),
+            Self::P999 => Some(slice.p999_ms),
+            Self::Cpu => slice.cpu_us_per_operation,
+            Self::Memory => slice
+                .rss_bytes
+                .map(|bytes| bytes as f64 / f64::from(1 << 20)),
+            Self::GeneratorCpu => Some(slice.generator_cpu_us_per_operation),
+        }
+    }
+}
+
+/// What a workload came to.
+#[derive(Debug, Clone, Serialize)]
+pub struct Outcome {
+    /// The workload's name, with its sizes.
+    pub name: String,
+    /// The measured server, and then the one it is compared to.
+    pub series: Vec<Series>,
+}
+
+impl Outcome {
+    /// How the first contender relates to the second; none without a second, or without the
+    /// figure.
+    pub fn ratio(&self, figure: Figure) -> Option<Ratio> {
+        let [subject, baseline] = &self.series[..] else {
+            return None;
+        };
+        Ratio::of_pairs(&subject.values(figure)?, &baseline.values(figure)?)
+    }
+}
+
+/// Measures `workload` on all contenders in turns.
+pub async fn compare(
+    name: &str,
+    contenders: &[Contender],
+    workload: Workload,
+    load: &LoadArgs,
+    measure: &MeasureArgs,
+) -> anyhow::Result<Outcome> {
+    let progress = progress_bar(name, contenders.len() * (measure.rounds + 1));
+    let mut generators = Vec::new();
+    for contender in contenders {
+        if matches!(workload, Workload::Unary(operation) if operation.reads()) {
+            ensure_keys(contender, load, measure).await?;
+        }
+        let plan = plan(contender, workload, load, measure)?;
+        generators.push(Generator::start(&plan).await?);
+    }
+    let mut series: Vec<_> = contenders.iter().map(Series::new).collect();
+    if measure.warmup_ms > 0 {
+        for (contender, generator) in contenders.iter().zip(&generators) {
+            let mut discarded = Series::new(contender);
+            let warmup = Duration::from_millis(measure.warmup_ms);
+            run_slice(
+                contender,
+                generator,
+                workload,
+                warmup,
+                measure,
+                &mut discarded,
+            )
+            .await?;
+            progress.inc(1);
+        }
+    }
+    let slice = Duration::from_millis(measure.slice_ms);
+    for round in 0..measure.rounds {
+        for turn in 0..contenders.len() {
+            let at = (first_of_round(round) + turn) % contenders.len();
+            let (contender, generator) = (&contenders[at], &generators[at]);
+            run_slice(
+                contender,
+                generator,
+                workload,
+                slice,
+                measure,
+                &mut series[at],
+            )
+            .await?;
+            progress.inc(1);
+        }
+    }
+    progress.finish_and_clear();
+    Ok(Outcome {
+        name: name.to_owned(),
+        series,
+    })
+}
+
+async fn run_slice(
+    contender: &Contender,
+    generator: &Generator,
+    workload: Workload,
+    duration: Duration,
+    measure: &MeasureArgs,
+    series: &mut Series,
+) -> anyhow::Result<()> {
+    let myself = [std::process::id()];
+    let revision = contender.revision().await?;
+    let before = (contender.usage()?, usage_of(&myself)?);
+    let counted = generator.slice(duration).await?;
+    let generator_after = usage_of(&myself)?;
+    tokio::time::sleep(Duration::from_millis(measure.settle_ms)).await;
+    let after = contender.usage()?;
+    check_revision(
+        contender,
+        workload,
+        &counted,
+        contender.revision().await? - revision,
+    )?;
+    let main = &counted.main;
+    let operations = main.operations.max(1) as f64;
+    let used = |before: Option<f64>, after: Option<f64>| Some((after? - before?) / operations);
+    let cpu = |usage: Option<crate::process::Usage>| usage.map(|usage| usage.cpu_us);
+    series.slices.push(SliceFigures {
+        operations: main.operations,
+        per_second: main.per_second(),
+        p50_ms: main.latency_ms(0.5),
+        p99_ms: main.latency_ms(0.99),
+        p999_ms: main.latency_ms(0.999),
+        cpu_us_per_operation: used(cpu(before.0), cpu(after)),
+        rss_bytes: after.map(|usage| usage.rss_bytes),
+        generator_cpu_us_per_operation: used(cpu(before.1), cpu(generator_after)).unwrap_or(0.0),
+    });
+    series.rss_peak_bytes = after.map(|usage| usage.rss_peak_bytes);
+    series.misses += main.misses;
+    series.unsent += main.unsent + counted.writers.unsent;
+    for tally in [main, &counted.writers] {
+        for (reason, count) in &tally.failures {
+            *series.failures.entry(reason.clone()).or_default() += count;
+        }
+    }
+    series.total.add(main);
+    Ok(())
+}
+
+/// Every acknowledged write moves the revision by one; one that failed may have happened.
+fn check_revision(
+    contender: &Contender,
+    workload: Workload,
+    counted: &Counted,
+    moved: i64,
+) -> anyhow::Result<()> {
+    let acknowledged = i64::try_from(counted.main.writes + counted.writers.writes)?;
+    let failed = i64::try_from(counted.main.failure_count() + counted.writers.failure_count())?;
+    ensure!(
+        (acknowledged..=acknowledged + failed).contains(&moved),
+        "{} acknowledged {acknowledged} writes ({failed} operations failed) but its revision \
+         moved by {moved} during {workload:?}: somebody else writes, or the server lies",
+        contender.name
+    );
+    Ok(())
+}
+
+fn plan(
+    contender: &Contender,
+    workload: Workload,
+    load: &LoadArgs,
+    measure: &MeasureArgs,
+) -> anyhow::Result<Plan> {
+    Ok(Plan {
+        workload,
+        endpoints: contender.targets.clone(),
+        token: contender.token.clone(),
+        clients: load.clients,
+        connections: load.connections,
+        threads: measure.threads,
+        per_second: load.rate,
+        keys: load.keys()?,
+        sequential: load.sequential_keys,
+        value_bytes: load.val_size,
+        seed: measure.seed,
+    })
+}
+
+async fn ensure_keys(
+    contender: &Contender,
+    load: &LoadArgs,
+    measure: &MeasureArgs,
+) -> anyhow::Result<()> {
+    if contender.count(&load.keys()?).await? >= load.key_space_size {
+        return Ok(());
+    }
+    let load = LoadArgs {
+        clients: FILL_CLIENTS,
+        connections: FILL_CONNECTIONS,
+        rate: None,
+        ..load.clone()
+    };
+    fill(contender, &load, measure, FILL_PER_TXN).await?;
+    Ok(())
+}
+
+/// Puts every key once, `per_txn` in a transaction. A slice of the series is what was written
+/// within about the slice's length.
+pub async fn fill(
+    contender: &Contender,
+    load: &LoadArgs,
+    measure: &MeasureArgs,
+    per_txn: u64,
+) -> anyhow::Result<Series> {
+    let workload = Workload::Unary(Operation::Fill { per_txn });
+    let generator = Generator::start(&plan(contender, workload, load, measure)?).await?;
+    let keys = load.keys()?;
+    let progress = progress_bar("fill", usize::try_from(keys.count())?);
+    let mut series = Series::new(contender);
+    let slice = Duration::from_millis(measure.slice_ms);
+    loop {
+        run_slice(contender, &generator, workload, slice, measure, &mut series).await?;
+        progress.set_position(contender.count(&keys).await?);
+        if series.slices.last().is_none_or(|last| last.operations == 0) {
+            break;
+        }
+    }
+    progress.finish_and_clear();
+    series.slices.pop();
+    let count = contender.count(&keys).await?;
+    ensure!(
+        count >= keys.count(),
+        "{} has {count} of {} keys after filling them in: {:?}",
+        contender.name,
+        keys.count(),
+        series.failures
+    );
+    Ok(series)
+}
+
+/// Shown on a terminal only, on standard error.
+fn progress_bar(name: &str, steps: usize) -> ProgressBar {
+    let style = ProgressStyle::with_template("{msg:24} {wide_bar} {pos}/{len} {eta}")
+        .expect("the template is a constant");
+    ProgressBar::new(steps as u64)
+        .with_style(style)
+        .with_message(name.to_owned())
+}

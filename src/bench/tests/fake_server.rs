@@ -1,0 +1,350 @@
+//! The generator against a server that counts what reaches it: what the report says must be what
+//! happened, and a server that loses writes must be found out.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+use clap::Parser;
+use proto::etcdserverpb::kv_server::{Kv, KvServer};
+use proto::etcdserverpb::maintenance_server::{Maintenance, MaintenanceServer};
+use proto::etcdserverpb::watch_server::{Watch, WatchServer};
+use proto::etcdserverpb::*;
+use proto::mvccpb::{Event, KeyValue};
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio::sync::{broadcast, mpsc};
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tokio_stream::{Stream, StreamExt};
+use tonic::{Request, Response, Status, Streaming};
+
+type Answer<T> = Result<Response<T>, Status>;
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// How the server misbehaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    None,
+    /// Acknowledges each tenth put without doing it.
+    LosesWrites,
+    /// Refuses each tenth put.
+    RefusesWrites,
+    /// Finds no key.
+    FindsNothing,
+}
+
+struct State {
+    fault: Fault,
+    requests: AtomicU64,
+    revision: AtomicI64,
+    events: broadcast::Sender<Event>,
+}
+
+/// Events that a slow watcher may lag behind.
+const EVENTS_MAX: usize = 1 << 16;
+
+#[derive(Clone)]
+struct Fake(Arc<State>);
+
+impl Fake {
+    fn header(&self) -> Option<ResponseHeader> {
+        Some(ResponseHeader {
+            member_id: 7,
+            revision: self.0.revision.load(Ordering::SeqCst),
+            ..Default::default()
+        })
+    }
+}
+
+fn refused<T>() -> Answer<T> {
+    Err(Status::unimplemented("not part of this fake"))
+}
+
+#[tonic::async_trait]
+impl Kv for Fake {
+    type RangeStreamStream = Answers<RangeStreamResponse>;
+
+    async fn range(&self, request: Request<RangeRequest>) -> Answer<RangeResponse> {
+        let request = request.into_inner();
+        // The generator asks for the revision with a count of a key it never writes.
+        if !request.count_only {
+            self.0.requests.fetch_add(1, Ordering::SeqCst);
+        }
+        let found = self.0.fault != Fault::FindsNothing;
+        Ok(Response::new(RangeResponse {
+            header: self.header(),
+            kvs: vec![KeyValue::default(); usize::from(found && !request.count_only)],
+            count: i64::from(u16::MAX),
+            more: false,
+        }))
+    }
+
+    async fn put(&self, request: Request<PutRequest>) -> Answer<PutResponse> {
+        let nth = self.0.requests.fetch_add(1, Ordering::SeqCst);
+        match self.0.fault {
+            Fault::LosesWrites if nth % 10 == 9 => {}
+            Fault::RefusesWrites if nth % 10 == 9 => {
+                return Err(Status::resource_exhausted("etcdserver: too many requests"));
+            }
+            Fault::None | Fault::LosesWrites | Fault::RefusesWrites | Fault::FindsNothing => {
+                self.0.revision.fetch_add(1, Ordering::SeqCst);
+                let request = request.into_inner();
+                let kv = KeyValue {
+                    key: request.key,
+                    value: request.value,
+                    ..Default::default()
+                };
+                let event = Event {
+                    kv: Some(kv),
+                    ..Default::default()
+                };
+                // Nobody may be watching.
+                self.0.events.send(event).ok();
+            }
+        }
+        Ok(Response::new(PutResponse {
+            header: self.header(),
+            prev_kv: None,
+        }))
+    }
+
+    async fn txn(&self, _: Request<TxnRequest>) -> Answer<TxnResponse> {
+        self.0.requests.fetch_add(1, Ordering::SeqCst);
+        self.0.revision.fetch_add(1, Ordering::SeqCst);
+        Ok(Response::new(TxnResponse {
+            header: self.header(),
+            succeeded: true,
+            responses: Vec::new(),
+        }))
+    }
+
+    async fn range_stream(&self, _: Request<RangeRequest>) -> Answer<Self::RangeStreamStream> {
+        refused()
+    }
+
+    async fn delete_range(&self, _: Request<DeleteRangeRequest>) -> Answer<DeleteRangeResponse> {
+        refused()
+    }
+
+    async fn compact(&self, _: Request<CompactionRequest>) -> Answer<CompactionResponse> {
+        refused()
+    }
+}
+
+#[tonic::async_trait]
+impl Maintenance for Fake {
+    type SnapshotStream = Answers<SnapshotResponse>;
+
+    async fn status(&self, _: Request<StatusRequest>) -> Answer<StatusResponse> {
+        Ok(Response::new(StatusResponse {
+            header: self.header(),
+            leader: 7,
+            version: "3.7.0".into(),
+            ..Default::default()
+        }))
+    }
+
+    async fn alarm(&self, _: Request<AlarmRequest>) -> Answer<AlarmResponse> {
+        refused()
+    }
+
+    async fn defragment(&self, _: Request<DefragmentRequest>) -> Answer<DefragmentResponse> {
+        refused()
+    }
+
+    async fn hash(&self, _: Request<HashRequest>) -> Answer<HashResponse> {
+        refused()
+    }
+
+    async fn hash_kv(&self, _: Request<HashKvRequest>) -> Answer<HashKvResponse> {
+        refused()
+    }
+
+    async fn snapshot(&self, _: Request<SnapshotRequest>) -> Answer<Self::SnapshotStream> {
+        refused()
+    }
+
+    async fn move_leader(&self, _: Request<MoveLeaderRequest>) -> Answer<MoveLeaderResponse> {
+        refused()
+    }
+
+    async fn downgrade(&self, _: Request<DowngradeRequest>) -> Answer<DowngradeResponse> {
+        refused()
+    }
+}
+
+#[tonic::async_trait]
+impl Watch for Fake {
+    type WatchStream = Answers<WatchResponse>;
+
+    async fn watch(&self, request: Request<Streaming<WatchRequest>>) -> Answer<Self::WatchStream> {
+        let mut requests = request.into_inner();
+        let mut events = self.0.events.subscribe();
+        let (answers, stream) = mpsc::channel(16);
+        tokio::spawn(async move {
+            let mut watchers = 0;
+            loop {
+                tokio::select! {
+                    Some(Ok(_)) = requests.next() => {
+                        let created = WatchResponse {
+                            watch_id: watchers,
+                            created: true,
+                            ..Default::default()
+                        };
+                        watchers += 1;
+                        if answers.send(Ok(created)).await.is_err() {
+                            return;
+                        }
+                    }
+                    Ok(event) = events.recv() => {
+                        for watch_id in 0..watchers {
+                            let answer = WatchResponse {
+                                watch_id,
+                                events: vec![event.clone()],
+                                ..Default::default()
+                            };
+                            if answers.send(Ok(answer)).await.is_err() {
+                                return;
+                            }
+                        }
+                    }
+                    else => return,
+                }
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+}
+
+#[derive(Parser)]
+struct Cli {
+    #[command(flatten)]
+    bench: bench::BenchArgs,
+}
+
+/// Starts a server on a free port; it ends with the test's runtime.
+async fn serve(fault: Fault) -> (Fake, String) {
+    let fake = Fake(Arc::new(State {
+        fault,
+        requests: AtomicU64::new(0),
+        revision: AtomicI64::new(1),
+        events: broadcast::channel(EVENTS_MAX).0,
+    }));
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let endpoint = listener.local_addr().expect("bound").to_string();
+    let server = tonic::transport::Server::builder()
+        .add_service(KvServer::new(fake.clone()))
+        .add_service(MaintenanceServer::new(fake.clone()))
+        .add_service(WatchServer::new(fake.clone()))
+        .serve_with_incoming(TcpListenerStream::new(listener));
+    tokio::spawn(server);
+    (fake, endpoint)
+}
+
+/// Runs `triglot bench` and returns its JSON.
+async fn bench(command: &str) -> anyhow::Result<Value> {
+    let folder = tempfile::tempdir()?;
+    let json = folder.path().join("report.json");
+    let mut words = vec!["bench"];
+    words.extend(command.split_whitespace());
+    words.extend("--warmup-ms 0 --settle-ms 0 --slice-ms 60 --rounds 2 --json".split(' '));
+    words.push(json.to_str().expect("a temporary folder's name is text"));
+    bench::run(Cli::parse_from(words).bench).await?;
+    Ok(serde_json::from_slice(&std::fs::read(&json)?)?)
+}
+
+fn operations(series: &Value) -> u64 {
+    let slices = series["slices"].as_array().expect("slices");
+    slices
+        .iter()
+        .map(|slice| slice["operations"].as_u64().expect("a count"))
+        .sum()
+}
+
+/// The first thing asked of a load generator: its count is the server's count.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_operation_counted_reached_the_server() {
+    for command in [
+        "put --clients 8 --connections 2",
+        "put --clients 3 --connections 3 --rate 500",
+        "put --clients 2 --val-size 200000",
+        "range --clients 8 --connections 2",
+        "mixed --read-ratio 0.5 --clients 8",
+        "txn --txn-ops 3 --clients 2",
+    ] {
+        let (fake, endpoint) = serve(Fault::None).await;
+        let report = bench(&format!("{command} --endpoints {endpoint}")).await;
+        let report = report.unwrap_or_else(|error| panic!("{command}: {error:#}"));
+        let series = &report["outcomes"][0]["series"][0];
+        let reached = fake.0.requests.load(Ordering::SeqCst);
+        assert!(reached > 0, "{command}");
+        assert_eq!(operations(series), reached, "{command}");
+        assert_eq!(series["misses"], 0, "{command}");
+        assert_eq!(series["failures"], serde_json::json!({}), "{command}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_servers_take_turns_and_are_compared() {
+    let (subject, endpoint) = serve(Fault::None).await;
+    let (baseline, against) = serve(Fault::None).await;
+    let pid = std::process::id();
+    let report = bench(&format!(
+        "put --endpoints {endpoint} --against {against} --pid {pid} --against-pid {pid}"
+    ))
+    .await
+    .expect("both serve");
+    for (at, fake) in [subject, baseline].iter().enumerate() {
+        let series = &report["outcomes"][0]["series"][at];
+        assert_eq!(operations(series), fake.0.requests.load(Ordering::SeqCst));
+        assert!(series["slices"][0]["rss_bytes"].as_u64() > Some(0));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_loses_writes_is_found_out() {
+    let (_, endpoint) = serve(Fault::LosesWrites).await;
+    let error = bench(&format!("put --clients 4 --endpoints {endpoint}"))
+        .await
+        .expect_err("a tenth of the writes is lost");
+    assert!(
+        error.to_string().contains("its revision moved by"),
+        "{error:#}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn failures_and_empty_answers_are_counted() {
+    let (fake, endpoint) = serve(Fault::RefusesWrites).await;
+    let report = bench(&format!("put --clients 4 --endpoints {endpoint}"))
+        .await
+        .expect("refusals do not end a benchmark");
+    let series = &report["outcomes"][0]["series"][0];
+    let refused = &series["failures"]["grpc-status 8: etcdserver: too many requests"];
+    let reached = fake.0.requests.load(Ordering::SeqCst);
+    assert_eq!(refused.as_u64(), Some(reached / 10));
+    assert_eq!(operations(series), reached - reached / 10);
+
+    let (fake, endpoint) = serve(Fault::FindsNothing).await;
+    let report = bench(&format!("range --clients 4 --endpoints {endpoint}"))
+        .await
+        .expect("it answers");
+    let series = &report["outcomes"][0]["series"][0];
+    let reached = fake.0.requests.load(Ordering::SeqCst);
+    assert_eq!(series["misses"].as_u64(), Some(reached));
+}
+
+/// Every put must reach every watcher before a slice is over.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_watcher_gets_every_event() {
+    let (fake, endpoint) = serve(Fault::None).await;
+    let report = bench(&format!(
+        "watch-latency --rate 200 --watchers 10 --streams 3 --connections 2 --endpoints {endpoint}"
+    ))
+    .await
+    .expect("it serves");
+    let series = &report["outcomes"][0]["series"][0];
+    let puts = fake.0.requests.load(Ordering::SeqCst);
+    assert!(puts > 0);
+    assert_eq!(operations(series), puts * 10);
+}
