@@ -12,6 +12,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use thiserror::Error;
 
+mod disk;
+pub mod log;
 pub mod mem;
 mod merge;
 

@@ -1,0 +1,96 @@
+//! A full disk: a clear fault before anything is acknowledged, and a log that can still be read.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use bytes::Bytes;
+use store::log::{Log, LogOptions};
+use store::{LogEntry, LogReader, LogStore, Vote};
+
+/// A small file system in memory, for as long as the test runs.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    /// `None`, and a line on the test's output, where this process must not mount.
+    fn mount(bytes: u64) -> Option<SmallDisk> {
+        let dir = tempfile::tempdir().unwrap();
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={bytes}"), "tmpfs"])
+            .arg(dir.path())
+            .status();
+        if mounted.is_ok_and(|status| status.success()) {
+            return Some(SmallDisk(dir));
+        }
+        eprintln!("SKIPPED: mounting a small file system needs root");
+        None
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let unmounted = Command::new("umount")
+            .arg("--lazy")
+            .arg(self.path())
+            .status();
+        assert!(unmounted.is_ok_and(|status| status.success()));
+    }
+}
+
+fn entry(index: u64) -> LogEntry {
+    LogEntry {
+        index,
+        term: 1,
+        kind: 0,
+        data: Bytes::from(vec![index as u8; 1000]),
+    }
+}
+
+fn options() -> LogOptions {
+    LogOptions {
+        segment_bytes: 64 << 10,
+        ..LogOptions::default()
+    }
+}
+
+#[test]
+fn log_on_a_full_disk_refuses_stays_readable_and_goes_on_when_there_is_room() {
+    let Some(disk) = SmallDisk::mount(512 << 10) else {
+        return;
+    };
+    let filler = disk.path().join("filler");
+    fs::write(&filler, vec![0; 200 << 10]).unwrap();
+    let dir = disk.path().join("log");
+    let mut log = Log::open(&dir, options()).unwrap();
+    let mut index = 0;
+    let fault = loop {
+        match log.append(&[entry(index + 1)], Vote::default()) {
+            Ok(()) => index += 1,
+            Err(fault) => break fault,
+        }
+    };
+    assert!(
+        fault
+            .to_string()
+            .starts_with("cannot fill the log segment ahead in"),
+        "{fault}"
+    );
+    assert!(fault.cause.contains("No space left on device"), "{fault}");
+    assert!(fault.cause.contains("free space"), "{fault}");
+    assert!(index >= 100, "only {index} entries fit");
+    let all: Vec<_> = (1..=index).map(entry).collect();
+    assert_eq!(log.entries(1, index + 1, u64::MAX).unwrap(), all);
+
+    drop(log);
+    let mut log = Log::open(&dir, options()).unwrap();
+    assert_eq!(log.entries(1, index + 1, u64::MAX).unwrap(), all);
+    assert!(log.append(&[entry(index + 1)], Vote::default()).is_err());
+    fs::remove_file(filler).unwrap();
+    log.append(&[entry(index + 1)], Vote::default()).unwrap();
+    drop(log);
+    assert_eq!(Log::open(&dir, options()).unwrap().last_index(), index + 1);
+}
