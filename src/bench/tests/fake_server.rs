@@ -1,25 +1,27 @@
 //! The generator against a server that counts what reaches it: what the report says must be what
 //! happened, and a server that loses writes must be found out.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
+use axum::extract::Request as HttpRequest;
 use clap::Parser;
-use proto::etcdserverpb::kv_server::{Kv, KvServer};
-use proto::etcdserverpb::maintenance_server::{Maintenance, MaintenanceServer};
-use proto::etcdserverpb::watch_server::{Watch, WatchServer};
-use proto::etcdserverpb::*;
+use proto::etcdserverpb::{
+    PutRequest, PutResponse, RangeRequest, RangeResponse, ResponseHeader, StatusRequest,
+    StatusResponse, TxnRequest, TxnResponse, WatchRequest, WatchResponse,
+};
 use proto::mvccpb::{Event, KeyValue};
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::{broadcast, mpsc};
-use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
-use tokio_stream::{Stream, StreamExt};
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::server::Grpc;
 use tonic::{Request, Response, Status, Streaming};
+use tonic_prost::ProstCodec;
+use tower::service_fn;
 
 type Answer<T> = Result<Response<T>, Status>;
-type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// How the server misbehaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,16 +58,36 @@ impl Fake {
     }
 }
 
-fn refused<T>() -> Answer<T> {
-    Err(Status::unimplemented("not part of this fake"))
-}
+impl Fake {
+    async fn serve(self, request: HttpRequest) -> http::Response<tonic::body::Body> {
+        macro_rules! unary {
+            ($answer:ident, $request:ty, $response:ty) => {{
+                let codec = ProstCodec::<$response, $request>::default();
+                let call = |request: Request<$request>| {
+                    let answer = self.$answer(request.into_inner());
+                    async move { answer }
+                };
+                Grpc::new(codec).unary(service_fn(call), request).await
+            }};
+        }
+        match request.uri().path() {
+            "/etcdserverpb.KV/Range" => unary!(range, RangeRequest, RangeResponse),
+            "/etcdserverpb.KV/Put" => unary!(put, PutRequest, PutResponse),
+            "/etcdserverpb.KV/Txn" => unary!(txn, TxnRequest, TxnResponse),
+            "/etcdserverpb.Maintenance/Status" => unary!(status, StatusRequest, StatusResponse),
+            "/etcdserverpb.Watch/Watch" => {
+                let codec = ProstCodec::<WatchResponse, WatchRequest>::default();
+                let call = |request: Request<Streaming<WatchRequest>>| {
+                    let answers = self.watch(request.into_inner());
+                    async move { Ok(Response::new(answers)) }
+                };
+                Grpc::new(codec).streaming(service_fn(call), request).await
+            }
+            path => Status::unimplemented(path).into_http(),
+        }
+    }
 
-#[tonic::async_trait]
-impl Kv for Fake {
-    type RangeStreamStream = Answers<RangeStreamResponse>;
-
-    async fn range(&self, request: Request<RangeRequest>) -> Answer<RangeResponse> {
-        let request = request.into_inner();
+    fn range(&self, request: RangeRequest) -> Answer<RangeResponse> {
         // The generator asks for the revision with a count of a key it never writes.
         if !request.count_only {
             self.0.requests.fetch_add(1, Ordering::SeqCst);
@@ -79,7 +101,7 @@ impl Kv for Fake {
         }))
     }
 
-    async fn put(&self, request: Request<PutRequest>) -> Answer<PutResponse> {
+    fn put(&self, request: PutRequest) -> Answer<PutResponse> {
         let nth = self.0.requests.fetch_add(1, Ordering::SeqCst);
         match self.0.fault {
             Fault::LosesWrites if nth % 10 == 9 => {}
@@ -88,7 +110,6 @@ impl Kv for Fake {
             }
             Fault::None | Fault::LosesWrites | Fault::RefusesWrites | Fault::FindsNothing => {
                 self.0.revision.fetch_add(1, Ordering::SeqCst);
-                let request = request.into_inner();
                 let kv = KeyValue {
                     key: request.key,
                     value: request.value,
@@ -108,7 +129,7 @@ impl Kv for Fake {
         }))
     }
 
-    async fn txn(&self, _: Request<TxnRequest>) -> Answer<TxnResponse> {
+    fn txn(&self, _: TxnRequest) -> Answer<TxnResponse> {
         self.0.requests.fetch_add(1, Ordering::SeqCst);
         self.0.revision.fetch_add(1, Ordering::SeqCst);
         Ok(Response::new(TxnResponse {
@@ -118,24 +139,7 @@ impl Kv for Fake {
         }))
     }
 
-    async fn range_stream(&self, _: Request<RangeRequest>) -> Answer<Self::RangeStreamStream> {
-        refused()
-    }
-
-    async fn delete_range(&self, _: Request<DeleteRangeRequest>) -> Answer<DeleteRangeResponse> {
-        refused()
-    }
-
-    async fn compact(&self, _: Request<CompactionRequest>) -> Answer<CompactionResponse> {
-        refused()
-    }
-}
-
-#[tonic::async_trait]
-impl Maintenance for Fake {
-    type SnapshotStream = Answers<SnapshotResponse>;
-
-    async fn status(&self, _: Request<StatusRequest>) -> Answer<StatusResponse> {
+    fn status(&self, _: StatusRequest) -> Answer<StatusResponse> {
         Ok(Response::new(StatusResponse {
             header: self.header(),
             leader: 7,
@@ -144,75 +148,42 @@ impl Maintenance for Fake {
         }))
     }
 
-    async fn alarm(&self, _: Request<AlarmRequest>) -> Answer<AlarmResponse> {
-        refused()
-    }
-
-    async fn defragment(&self, _: Request<DefragmentRequest>) -> Answer<DefragmentResponse> {
-        refused()
-    }
-
-    async fn hash(&self, _: Request<HashRequest>) -> Answer<HashResponse> {
-        refused()
-    }
-
-    async fn hash_kv(&self, _: Request<HashKvRequest>) -> Answer<HashKvResponse> {
-        refused()
-    }
-
-    async fn snapshot(&self, _: Request<SnapshotRequest>) -> Answer<Self::SnapshotStream> {
-        refused()
-    }
-
-    async fn move_leader(&self, _: Request<MoveLeaderRequest>) -> Answer<MoveLeaderResponse> {
-        refused()
-    }
-
-    async fn downgrade(&self, _: Request<DowngradeRequest>) -> Answer<DowngradeResponse> {
-        refused()
-    }
-}
-
-#[tonic::async_trait]
-impl Watch for Fake {
-    type WatchStream = Answers<WatchResponse>;
-
-    async fn watch(&self, request: Request<Streaming<WatchRequest>>) -> Answer<Self::WatchStream> {
-        let mut requests = request.into_inner();
+    fn watch(
+        &self,
+        mut requests: Streaming<WatchRequest>,
+    ) -> ReceiverStream<Result<WatchResponse, Status>> {
         let mut events = self.0.events.subscribe();
         let (answers, stream) = mpsc::channel(16);
         tokio::spawn(async move {
             let mut watchers = 0;
             loop {
+                let mut batch = Vec::new();
                 tokio::select! {
                     Some(Ok(_)) = requests.next() => {
-                        let created = WatchResponse {
+                        batch.push(WatchResponse {
                             watch_id: watchers,
                             created: true,
                             ..Default::default()
-                        };
+                        });
                         watchers += 1;
-                        if answers.send(Ok(created)).await.is_err() {
-                            return;
-                        }
                     }
                     Ok(event) = events.recv() => {
-                        for watch_id in 0..watchers {
-                            let answer = WatchResponse {
-                                watch_id,
-                                events: vec![event.clone()],
-                                ..Default::default()
-                            };
-                            if answers.send(Ok(answer)).await.is_err() {
-                                return;
-                            }
-                        }
+                        batch.extend((0..watchers).map(|watch_id| WatchResponse {
+                            watch_id,
+                            events: vec![event.clone()],
+                            ..Default::default()
+                        }));
                     }
                     else => return,
                 }
+                for answer in batch {
+                    if answers.send(Ok(answer)).await.is_err() {
+                        return;
+                    }
+                }
             }
         });
-        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+        ReceiverStream::new(stream)
     }
 }
 
@@ -232,12 +203,10 @@ async fn serve(fault: Fault) -> (Fake, String) {
     }));
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let endpoint = listener.local_addr().expect("bound").to_string();
-    let server = tonic::transport::Server::builder()
-        .add_service(KvServer::new(fake.clone()))
-        .add_service(MaintenanceServer::new(fake.clone()))
-        .add_service(WatchServer::new(fake.clone()))
-        .serve_with_incoming(TcpListenerStream::new(listener));
-    tokio::spawn(server);
+    let served = fake.clone();
+    let answer = move |request| served.clone().serve(request);
+    let router = axum::Router::new().fallback(answer);
+    tokio::spawn(async move { axum::serve(listener, router).await });
     (fake, endpoint)
 }
 
