@@ -1,1 +1,17 @@
-//! Everything that compares us with the originals.
+//! Everything that compares us with the originals, speaking only sockets.
+//!
+//! One scenario is one text file under `scripts/`: requests above `---`, replies below, recorded
+//! from the newest etcd and run unchanged against every target (Debian's etcd, the newest etcd,
+//! `triglot`), alone and in a cluster of three. If a scenario does not pass on the original, the
+//! scenario is wrong. What differs on purpose stands in `known_differences.toml`, with its reason.
+//!
+//! This crate must never link anything of ours but the generated wire types.
+//!
+//! Start with `script/mod.rs` (what a script may say), then `oracle.rs` (the servers), `run.rs`
+//! (which script runs where), `matrix.rs` (COMPATIBILITY.md) and `rounds.rs` (kill -9 under load).
+
+pub mod matrix;
+pub mod oracle;
+pub mod rounds;
+pub mod run;
+pub mod script;

@@ -1,0 +1,50 @@
+//! `compat`: runs the scenarios, kills members under load, and writes COMPATIBILITY.md.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use compat_tests::oracle::Kind;
+use compat_tests::run::{Plan, Tally};
+
+#[derive(Parser)]
+#[command(about = "Compares triglot with the originals, over sockets only")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the scenarios and compare every reply with what is recorded.
+    Scenarios {
+        /// The implementations to run.
+        #[arg(long, value_enum, value_delimiter = ',', default_values_t = Kind::ALL)]
+        target: Vec<Kind>,
+        /// The cluster sizes to run.
+        #[arg(long, value_delimiter = ',', default_values_t = [1, 3])]
+        members: Vec<usize>,
+        /// Only scenarios whose name contains this.
+        #[arg(default_value = "")]
+        filter: String,
+        /// Record the replies of the targets instead of comparing them.
+        #[arg(long)]
+        update: bool,
+        /// How many clusters run at once.
+        #[arg(long, default_value_t = 2)]
+        jobs: usize,
+    },
+}
+
+fn main() -> Result<ExitCode> {
+    let runtime = tokio::runtime::Runtime::new()?;
+    let tally = match Cli::parse().command {
+        Command::Scenarios { target, members, filter, update, jobs } => {
+            let plan = Plan { targets: target, sizes: members, filter, update, jobs };
+            compat_tests::run::run(&plan, runtime.handle())?
+        }
+    };
+    let Tally { passed, failed } = tally;
+    println!("{passed} passed, {failed} failed");
+    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

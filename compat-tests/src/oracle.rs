@@ -1,0 +1,383 @@
+//! The servers under test, started as processes on free loopback ports in a temporary folder and
+//! killed when dropped. Knows how to start, kill and await them; knows no scenario.
+
+use std::fs::File;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use proto::etcdserverpb::cluster_client::ClusterClient;
+use proto::etcdserverpb::kv_client::KvClient;
+use proto::etcdserverpb::maintenance_client::MaintenanceClient;
+use proto::etcdserverpb::{MemberListRequest, RangeRequest, StatusRequest};
+use tempfile::TempDir;
+use tonic::transport::{Channel, Endpoint};
+
+/// How long a cluster may take until every member serves.
+const READY_DEADLINE: Duration = Duration::from_secs(60);
+/// How often a condition of a foreign process is looked at.
+const POLL: Duration = Duration::from_millis(20);
+/// A port that was free when we looked may be taken when the server binds it: start again.
+const START_ATTEMPTS: usize = 3;
+
+/// Which implementation serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+pub enum Kind {
+    /// Debian's package: the line that many installations still run.
+    #[value(name = "etcd-3.4")]
+    Etcd34,
+    /// The newest etcd, from which the scripts are recorded.
+    #[value(name = "etcd-newest")]
+    EtcdNewest,
+    /// Ours.
+    Triglot,
+}
+
+impl Kind {
+    /// Every target, originals first: a scenario must pass there before ours is asked.
+    pub const ALL: [Self; 3] = [Self::Etcd34, Self::EtcdNewest, Self::Triglot];
+
+    /// The name used in scripts, flags and tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Etcd34 => "etcd-3.4",
+            Self::EtcdNewest => "etcd-newest",
+            Self::Triglot => "triglot",
+        }
+    }
+
+    /// The executable: an environment variable first, then where `./test` puts it.
+    ///
+    /// # Errors
+    /// When there is no such file.
+    pub fn executable(self) -> Result<PathBuf> {
+        let (variable, default) = match self {
+            Self::Etcd34 => ("ETCD34_BIN", PathBuf::from("/usr/bin/etcd")),
+            Self::EtcdNewest => ("ETCD_NEWEST_BIN", originals_dir().join("etcd")),
+            Self::Triglot => (
+                "TRIGLOT_BIN",
+                Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/debug/triglot"),
+            ),
+        };
+        let path = std::env::var_os(variable).map_or(default, PathBuf::from);
+        ensure!(
+            path.is_file(),
+            "{} is not at {} (set {variable})",
+            self.name(),
+            path.display()
+        );
+        Ok(path)
+    }
+}
+
+/// Where `./test` builds the newest etcd: outside the repository.
+fn originals_dir() -> PathBuf {
+    let cache = std::env::var_os("XDG_CACHE_HOME").map_or_else(
+        || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache"),
+        PathBuf::from,
+    );
+    cache.join("triglot-originals")
+}
+
+/// One member: its process, its ports, and what the cluster calls it.
+pub struct Member {
+    /// `--name`.
+    pub name: String,
+    /// The member id the cluster gave it.
+    pub id: u64,
+    /// Port of the client URL.
+    pub client_port: u16,
+    /// Port of the peer URL.
+    pub peer_port: u16,
+    /// A connection, made when first used.
+    pub channel: Channel,
+    flags: Vec<String>,
+    log: PathBuf,
+    process: Option<Child>,
+}
+
+impl Member {
+    fn plan(name: String, dir: &Path) -> Result<Self> {
+        let (client_port, peer_port) = (free_port()?, free_port()?);
+        let log = dir.join(format!("{name}.log"));
+        Ok(Self {
+            channel: channel(client_port)?,
+            name,
+            id: 0,
+            client_port,
+            peer_port,
+            flags: Vec::new(),
+            log,
+            process: None,
+        })
+    }
+
+    /// `http://127.0.0.1:<client port>`.
+    pub fn client_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.client_port)
+    }
+
+    /// `http://127.0.0.1:<peer port>`.
+    pub fn peer_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.peer_port)
+    }
+
+    /// Starts the process; its data directory decides whether this is a restart.
+    fn spawn(&mut self, kind: Kind) -> Result<()> {
+        let log = File::options().create(true).append(true).open(&self.log)?;
+        let mut command = Command::new(kind.executable()?);
+        // etcd refuses an option that is given both as a flag and in the environment.
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("ETCD_")) {
+            command.env_remove(name);
+        }
+        let child = command
+            .args(&self.flags)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .with_context(|| format!("starting {}", kind.name()))?;
+        self.process = Some(child);
+        Ok(())
+    }
+
+    /// SIGKILL, and waits until the process is gone.
+    fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+
+    /// Whether the process runs.
+    pub fn is_running(&mut self) -> bool {
+        match &mut self.process {
+            Some(process) => matches!(process.try_wait(), Ok(None)),
+            None => false,
+        }
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A running cluster of one implementation.
+pub struct Cluster {
+    /// Which implementation.
+    pub kind: Kind,
+    /// The cluster id that every header must carry.
+    pub id: u64,
+    /// The members, in the order of their names `m1`, `m2`, ...
+    pub members: Vec<Member>,
+    dir: Option<TempDir>,
+}
+
+impl Cluster {
+    /// Starts `count` fresh members with `flags` added to each, and awaits that all serve.
+    ///
+    /// # Errors
+    /// When a member exits or does not serve in time; the logs are then kept and named.
+    pub async fn start(kind: Kind, count: usize, flags: &[String]) -> Result<Self> {
+        for _ in 1..START_ATTEMPTS {
+            match Self::attempt(kind, count, flags).await {
+                Ok(cluster) => return Ok(cluster),
+                Err(error) => eprintln!("starting {} again: {error:#}", kind.name()),
+            }
+        }
+        Self::attempt(kind, count, flags).await
+    }
+
+    async fn attempt(kind: Kind, count: usize, flags: &[String]) -> Result<Self> {
+        let dir = tempfile::Builder::new().prefix("compat-").tempdir()?;
+        let mut members = (1..=count)
+            .map(|n| Member::plan(format!("m{n}"), dir.path()))
+            .collect::<Result<Vec<_>>>()?;
+        let initial = members
+            .iter()
+            .map(|m| format!("{}={}", m.name, m.peer_url()))
+            .collect::<Vec<_>>()
+            .join(",");
+        for member in &mut members {
+            member.flags = member_flags(member, dir.path(), &initial, "new", flags);
+            member.spawn(kind)?;
+        }
+        let mut cluster = Self {
+            kind,
+            id: 0,
+            members,
+            dir: Some(dir),
+        };
+        if let Err(error) = cluster.await_ready().await {
+            return Err(error.context(format!("logs are in {}", cluster.keep_logs().display())));
+        }
+        Ok(cluster)
+    }
+
+    /// Starts one more member that was added with MemberAdd under `peer_port`.
+    ///
+    /// # Errors
+    /// When the process cannot be started.
+    pub fn join(&mut self, name: &str, peer_port: u16, id: u64) -> Result<()> {
+        let dir = self.dir.as_ref().context("logs were kept")?.path().to_owned();
+        let mut member = Member::plan(name.to_owned(), &dir)?;
+        member.peer_port = peer_port;
+        member.id = id;
+        let initial = self
+            .members
+            .iter()
+            .chain([&member])
+            .map(|m| format!("{}={}", m.name, m.peer_url()))
+            .collect::<Vec<_>>()
+            .join(",");
+        member.flags = member_flags(&member, &dir, &initial, "existing", &[]);
+        member.spawn(self.kind)?;
+        self.members.push(member);
+        Ok(())
+    }
+
+    /// SIGKILL to one member (an index into `members`).
+    pub fn kill(&mut self, index: usize) {
+        self.members[index].kill();
+    }
+
+    /// Starts a killed member again on its data; does not wait.
+    ///
+    /// # Errors
+    /// When the process cannot be started.
+    pub fn restart(&mut self, index: usize) -> Result<()> {
+        self.members[index].spawn(self.kind)
+    }
+
+    /// Awaits that every running member serves linearizable reads and knows every member's name.
+    ///
+    /// # Errors
+    /// When a member has exited or the deadline passes.
+    pub async fn await_ready(&mut self) -> Result<()> {
+        let deadline = Instant::now() + READY_DEADLINE;
+        for index in 0..self.members.len() {
+            if self.members[index].process.is_none() {
+                continue;
+            }
+            loop {
+                ensure!(
+                    self.members[index].is_running(),
+                    "{} exited",
+                    self.members[index].name
+                );
+                match self.probe(index).await {
+                    Ok(()) => break,
+                    Err(error) if Instant::now() > deadline => {
+                        bail!("{} does not serve: {error:#}", self.members[index].name)
+                    }
+                    Err(_) => tokio::time::sleep(POLL).await,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn probe(&mut self, index: usize) -> Result<()> {
+        let channel = self.members[index].channel.clone();
+        let range = RangeRequest {
+            key: "ready".into(),
+            ..Default::default()
+        };
+        let mut client = KvClient::new(channel.clone());
+        tokio::time::timeout(Duration::from_secs(2), client.range(range)).await??;
+        let list = ClusterClient::new(channel)
+            .member_list(MemberListRequest { linearizable: false })
+            .await?
+            .into_inner();
+        self.id = list.header.context("member list without header")?.cluster_id;
+        for member in list.members {
+            ensure!(!member.name.is_empty(), "a member has not published its name");
+            if let Some(ours) = self.members.iter_mut().find(|m| m.name == member.name) {
+                ours.id = member.id;
+            }
+        }
+        Ok(())
+    }
+
+    /// The index of the leader, as `from` sees it.
+    ///
+    /// # Errors
+    /// When no leader appears in time.
+    pub async fn leader(&self, from: usize) -> Result<usize> {
+        let deadline = Instant::now() + READY_DEADLINE;
+        loop {
+            let mut client = MaintenanceClient::new(self.members[from].channel.clone());
+            if let Ok(status) = client.status(StatusRequest {}).await {
+                let leader = status.into_inner().leader;
+                if let Some(index) = self.members.iter().position(|m| m.id == leader) {
+                    return Ok(index);
+                }
+            }
+            ensure!(Instant::now() < deadline, "no leader");
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// Whether every process that should run does.
+    pub fn is_healthy(&mut self) -> bool {
+        self.members
+            .iter_mut()
+            .filter(|m| m.process.is_some())
+            .all(Member::is_running)
+    }
+
+    /// The client URLs, comma-separated, as clients take them.
+    pub fn endpoints(&self) -> String {
+        let urls: Vec<_> = self.members.iter().map(Member::client_url).collect();
+        urls.join(",")
+    }
+
+    /// Keeps the folder with data and logs, and says where.
+    pub fn keep_logs(&mut self) -> PathBuf {
+        match self.dir.take() {
+            Some(dir) => dir.keep(),
+            None => PathBuf::new(),
+        }
+    }
+}
+
+fn member_flags(
+    member: &Member,
+    dir: &Path,
+    initial: &str,
+    state: &str,
+    more: &[String],
+) -> Vec<String> {
+    let data = dir.join(format!("{}.etcd", member.name));
+    let mut flags = vec![
+        format!("--name={}", member.name),
+        format!("--data-dir={}", data.display()),
+        format!("--listen-client-urls={}", member.client_url()),
+        format!("--advertise-client-urls={}", member.client_url()),
+        format!("--listen-peer-urls={}", member.peer_url()),
+        format!("--initial-advertise-peer-urls={}", member.peer_url()),
+        format!("--initial-cluster={initial}"),
+        format!("--initial-cluster-state={state}"),
+        "--initial-cluster-token=compat".to_owned(),
+    ];
+    flags.extend_from_slice(more);
+    flags
+}
+
+/// A port that was free a moment ago.
+///
+/// # Errors
+/// When the loopback interface has none.
+pub fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+}
+
+fn channel(port: u16) -> Result<Channel> {
+    Ok(Endpoint::from_shared(format!("http://127.0.0.1:{port}"))?
+        .connect_timeout(Duration::from_secs(2))
+        .connect_lazy())
+}

@@ -1,0 +1,281 @@
+//! What a script may say, and the session that says it to one member of a running cluster.
+//!
+//! A script opens with comments: first what it is about, then `# name: value` lines:
+//!
+//! ```text
+//! # proves: KV.Range limit, KV.Range count     rows of COMPATIBILITY.md (operations.toml)
+//! # servers: own                               fresh servers, revisions exact from 1
+//! # flags: --max-txn-ops=4                     further flags of its own servers
+//! # members: 1                                 only with so many members
+//! # skip etcd-3.4: RangeStream came with 3.7   not on that original, and why
+//! ```
+//!
+//! Keys and values are bytes (`"\x00"`), revisions are relative to the script's first (`r2`),
+//! and a command may say `at=2`, `at=leader` or `at=follower`, `meta="name:value"`, `times=20`
+//! (with `{}` numbered in its words), or `codeonly` where the text comes from a gRPC library.
+//! The commands are listed in [`Session::dispatch`].
+
+mod admin;
+mod args;
+mod kv;
+mod mask;
+mod print;
+mod streams;
+mod wire;
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use goldenscript::{Command, Context, Runner};
+use proto::etcdserverpb::TxnRequest;
+use tokio::runtime::Handle;
+use tonic::metadata::{MetadataKey, MetadataValue};
+use tonic::transport::Channel;
+use tonic::{Request, Response, Status};
+
+use crate::oracle::{Cluster, Kind};
+use args::Args;
+use mask::Mask;
+use streams::{KeepAliveStream, WatchStream};
+
+/// No call that a script makes may take longer.
+const CALL_DEADLINE: Duration = Duration::from_secs(20);
+
+/// One scenario: the file, and what its opening comments say.
+#[derive(Clone, Debug)]
+pub struct Script {
+    /// The path below `scripts/`, without which nothing could name it.
+    pub name: String,
+    /// The file.
+    pub path: PathBuf,
+    /// Its text.
+    pub text: String,
+    /// The rows of COMPATIBILITY.md that it proves.
+    pub proves: Vec<String>,
+    /// Whether it needs fresh servers for itself.
+    pub own_servers: bool,
+    /// Further flags of its own servers.
+    pub flags: Vec<String>,
+    /// The only cluster size it runs with.
+    pub members: Option<usize>,
+    /// Where it does not run, with the reason.
+    pub skips: BTreeMap<String, String>,
+}
+
+impl Script {
+    /// Reads a script.
+    ///
+    /// # Errors
+    /// When an opening comment is not understood or it proves nothing.
+    pub fn load(root: &Path, path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path)?;
+        let mut script = Self {
+            name: path.strip_prefix(root)?.display().to_string(),
+            path: path.to_owned(),
+            text: String::new(),
+            proves: Vec::new(),
+            own_servers: false,
+            flags: Vec::new(),
+            members: None,
+            skips: BTreeMap::new(),
+        };
+        for line in text.lines().map_while(|line| line.strip_prefix('#')) {
+            let Some((name, value)) = line.trim().split_once(": ") else {
+                continue;
+            };
+            let words = |separator| value.split(separator).map(|w: &str| w.trim().to_owned());
+            match name {
+                "proves" => script.proves.extend(words(',')),
+                "servers" => script.own_servers = value == "own",
+                "flags" => script.flags.extend(words(' ')),
+                "members" => script.members = Some(value.parse()?),
+                _ => {
+                    if let Some(target) = name.strip_prefix("skip ") {
+                        script.skips.insert(target.to_owned(), value.to_owned());
+                    }
+                }
+            }
+        }
+        ensure!(!script.proves.is_empty(), "{} proves nothing", script.name);
+        ensure!(
+            script.own_servers || (script.flags.is_empty() && script.members.is_none_or(|m| m != 1)),
+            "{} changes servers it shares",
+            script.name
+        );
+        script.text = text;
+        Ok(script)
+    }
+
+    /// Why the script does not run on `kind`, if so.
+    pub fn skip(&self, kind: Kind) -> Option<&str> {
+        self.skips.get(kind.name()).map(String::as_str)
+    }
+}
+
+/// One script's conversation with a cluster.
+pub struct Session<'a> {
+    cluster: &'a mut Cluster,
+    runtime: &'a Handle,
+    asked: usize,
+    mask: Mask,
+    meta: Vec<String>,
+    txns: BTreeMap<String, TxnRequest>,
+    txn: String,
+    watches: BTreeMap<String, WatchStream>,
+    keep_alives: BTreeMap<String, KeepAliveStream>,
+}
+
+impl<'a> Session<'a> {
+    /// A session that asks the member with index `asked`.
+    pub fn new(cluster: &'a mut Cluster, runtime: &'a Handle, asked: usize) -> Self {
+        Self {
+            cluster,
+            runtime,
+            asked,
+            mask: Mask::default(),
+            meta: Vec::new(),
+            txns: BTreeMap::new(),
+            txn: String::new(),
+            watches: BTreeMap::new(),
+            keep_alives: BTreeMap::new(),
+        }
+    }
+
+    /// Runs the script and returns it with the replies that this cluster gave.
+    ///
+    /// # Errors
+    /// When the script itself is wrong, or the servers cannot be brought to a clean state.
+    pub fn run_script(&mut self, script: &Script) -> Result<String> {
+        self.name_members();
+        let runtime = self.runtime;
+        self.mask.first_revision = runtime.block_on(self.clean(script.own_servers))?;
+        Ok(goldenscript::generate(self, &script.text)?)
+    }
+
+    fn name_members(&mut self) {
+        self.mask.cluster_id = self.cluster.id;
+        self.mask.asked = self.cluster.members[self.asked].id;
+        for member in &self.cluster.members {
+            self.mask.members.insert(member.id, member.name.clone());
+            let (client, peer) = (member.client_url(), member.peer_url());
+            self.mask.urls.insert(client, format!("client-url-{}", member.name));
+            self.mask.urls.insert(peer, format!("peer-url-{}", member.name));
+        }
+    }
+
+    fn channel(&self) -> Channel {
+        self.cluster.members[self.asked].channel.clone()
+    }
+
+    /// `message` with the command's metadata.
+    fn request<T>(&self, message: T) -> Result<Request<T>> {
+        let mut request = Request::new(message);
+        for pair in &self.meta {
+            let (name, value) = pair.split_once(':').context("meta is name:value")?;
+            let name = MetadataKey::from_bytes(name.as_bytes())?;
+            request.metadata_mut().insert(name, MetadataValue::try_from(value)?);
+        }
+        Ok(request)
+    }
+
+    /// One command of a script, once for each time it is to be repeated.
+    async fn command(&mut self, command: &Command) -> Result<String> {
+        let mut args = Args::new(command);
+        let code_only = args.flag("codeonly");
+        self.meta = args.values("meta");
+        let times = usize::try_from(args.number("times")?)?;
+        let before = self.asked;
+        if let Some(at) = args.value("at") {
+            self.asked = self.member_index(&at).await?;
+            self.mask.asked = self.cluster.members[self.asked].id;
+        }
+        let mut output = String::new();
+        for index in 0..times.max(1) {
+            let args = if times > 0 { args.numbered(index) } else { args.clone() };
+            output = self.dispatch(&command.name, args).await?;
+        }
+        self.asked = before;
+        self.mask.asked = self.cluster.members[before].id;
+        if code_only && output.starts_with("error ") {
+            output.truncate(output.find(':').unwrap_or(output.len()));
+        }
+        Ok(output)
+    }
+
+    async fn dispatch(&mut self, name: &str, mut args: Args) -> Result<String> {
+        let args = &mut args;
+        let output = match name {
+            "get" | "put" | "del" | "compact" | "stream" => self.kv(name, args).await?,
+            "txn" | "if" | "then" | "else" | "commit" => self.transaction(name, args).await?,
+            "watch" | "cancel" | "progress" | "recv" | "events" | "quiet" | "close" => {
+                self.watching(name, args).await?
+            }
+            "grant" | "revoke" | "ttl" | "leases" | "expired" => self.lease(name, args).await?,
+            "keepalive" => self.keep_alive(args).await?,
+            "members" | "member-add" | "member-remove" | "member-update" | "member-promote"
+            | "join" => self.membership(name, args).await?,
+            "status" | "alarm" | "hash" | "hashkv" | "defrag" | "move-leader" | "snapshot"
+            | "downgrade" | "health" => self.maintenance(name, args).await?,
+            "http" => self.http(args).await?,
+            "rpc" => self.raw_rpc(args).await?,
+            "tcp" => self.raw_bytes(args).await?,
+            "kill" | "restart" | "ready" => self.fault(name, args).await?,
+            _ => bail!("no such command: {name}"),
+        };
+        args.finish()?;
+        Ok(output)
+    }
+
+    /// `2`, `leader`, `follower`: an index into the members.
+    async fn member_index(&self, text: &str) -> Result<usize> {
+        let count = self.cluster.members.len();
+        Ok(match text {
+            "leader" => self.cluster.leader(self.asked).await?,
+            "follower" => (self.cluster.leader(self.asked).await? + 1) % count,
+            number => (number.parse::<usize>()? - 1) % count,
+        })
+    }
+
+    async fn fault(&mut self, name: &str, args: &mut Args) -> Result<String> {
+        if name == "ready" {
+            self.cluster.await_ready().await?;
+            return Ok(String::new());
+        }
+        let index = self.member_index(&args.word()?).await?;
+        match name {
+            "kill" => self.cluster.kill(index),
+            _ => self.cluster.restart(index)?,
+        }
+        Ok(String::new())
+    }
+}
+
+impl Runner for Session<'_> {
+    type Command = Command;
+
+    fn run(&mut self, command: &Command, _: &Context) -> Result<String, Box<dyn Error>> {
+        let runtime = self.runtime;
+        let reply = runtime.block_on(self.command(command))?;
+        // A block shows all its replies together, so each says what it answers.
+        Ok(if reply.is_empty() { reply } else { format!("{command} → {reply}") })
+    }
+}
+
+/// Prints a call's reply, or its error with the exact code and text.
+async fn reply<T>(
+    call: impl Future<Output = Result<Response<T>, Status>>,
+    print: impl FnOnce(&T) -> String,
+) -> String {
+    match tokio::time::timeout(CALL_DEADLINE, call).await {
+        Ok(Ok(reply)) => print(reply.get_ref()),
+        Ok(Err(status)) => error(&status),
+        Err(_) => format!("no reply within {CALL_DEADLINE:?}"),
+    }
+}
+
+fn error(status: &Status) -> String {
+    format!("error {:?}: {}", status.code(), status.message())
+}
