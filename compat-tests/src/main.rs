@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use compat_tests::matrix;
 use compat_tests::oracle::Kind;
 use compat_tests::run::{Plan, Tally};
 
@@ -34,17 +35,39 @@ enum Command {
         #[arg(long, default_value_t = 2)]
         jobs: usize,
     },
+    /// Write COMPATIBILITY.md.
+    Matrix,
 }
 
 fn main() -> Result<ExitCode> {
     let runtime = tokio::runtime::Runtime::new()?;
     let tally = match Cli::parse().command {
-        Command::Scenarios { target, members, filter, update, jobs } => {
-            let plan = Plan { targets: target, sizes: members, filter, update, jobs };
+        Command::Scenarios {
+            target,
+            members,
+            filter,
+            update,
+            jobs,
+        } => {
+            let plan = Plan {
+                targets: target,
+                sizes: members,
+                filter,
+                update,
+                jobs,
+            };
             compat_tests::run::run(&plan, runtime.handle())?
+        }
+        Command::Matrix => {
+            std::fs::write(matrix::page_path(), matrix::page()?)?;
+            return Ok(ExitCode::SUCCESS);
         }
     };
     let Tally { passed, failed } = tally;
     println!("{passed} passed, {failed} failed");
-    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }

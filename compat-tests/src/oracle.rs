@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use proto::etcdserverpb::cluster_client::ClusterClient;
 use proto::etcdserverpb::kv_client::KvClient;
 use proto::etcdserverpb::maintenance_client::MaintenanceClient;
-use proto::etcdserverpb::{MemberListRequest, RangeRequest, StatusRequest};
+use proto::etcdserverpb::{MemberListRequest, RangeRequest, StatusRequest, StatusResponse};
 use tempfile::TempDir;
 use tonic::transport::{Channel, Endpoint};
 
@@ -223,7 +223,12 @@ impl Cluster {
     /// # Errors
     /// When the process cannot be started.
     pub fn join(&mut self, name: &str, peer_port: u16, id: u64) -> Result<()> {
-        let dir = self.dir.as_ref().context("logs were kept")?.path().to_owned();
+        let dir = self
+            .dir
+            .as_ref()
+            .context("logs were kept")?
+            .path()
+            .to_owned();
         let mut member = Member::plan(name.to_owned(), &dir)?;
         member.peer_port = peer_port;
         member.id = id;
@@ -290,12 +295,20 @@ impl Cluster {
         let mut client = KvClient::new(channel.clone());
         tokio::time::timeout(Duration::from_secs(2), client.range(range)).await??;
         let list = ClusterClient::new(channel)
-            .member_list(MemberListRequest { linearizable: false })
+            .member_list(MemberListRequest {
+                linearizable: false,
+            })
             .await?
             .into_inner();
-        self.id = list.header.context("member list without header")?.cluster_id;
+        self.id = list
+            .header
+            .context("member list without header")?
+            .cluster_id;
         for member in list.members {
-            ensure!(!member.name.is_empty(), "a member has not published its name");
+            ensure!(
+                !member.name.is_empty(),
+                "a member has not published its name"
+            );
             if let Some(ours) = self.members.iter_mut().find(|m| m.name == member.name) {
                 ours.id = member.id;
             }
@@ -310,16 +323,55 @@ impl Cluster {
     pub async fn leader(&self, from: usize) -> Result<usize> {
         let deadline = Instant::now() + READY_DEADLINE;
         loop {
-            let mut client = MaintenanceClient::new(self.members[from].channel.clone());
-            if let Ok(status) = client.status(StatusRequest {}).await {
-                let leader = status.into_inner().leader;
-                if let Some(index) = self.members.iter().position(|m| m.id == leader) {
-                    return Ok(index);
-                }
+            let leader = self.status_of(from).await.map_or(0, |status| status.leader);
+            if let Some(index) = self.members.iter().position(|m| m.id == leader) {
+                return Ok(index);
             }
             ensure!(Instant::now() < deadline, "no leader");
             tokio::time::sleep(POLL).await;
         }
+    }
+
+    /// Awaits that `from` knows of no leader.
+    ///
+    /// # Errors
+    /// When it still has one after the deadline.
+    pub async fn await_no_leader(&self, from: usize) -> Result<()> {
+        let deadline = Instant::now() + READY_DEADLINE;
+        while self.status_of(from).await?.leader != 0 {
+            ensure!(Instant::now() < deadline, "there is still a leader");
+            tokio::time::sleep(POLL).await;
+        }
+        Ok(())
+    }
+
+    /// Awaits that the learner `index` has applied what the others have.
+    ///
+    /// # Errors
+    /// When it has not after the deadline.
+    pub async fn await_learner(&self, index: usize) -> Result<()> {
+        let deadline = Instant::now() + READY_DEADLINE;
+        loop {
+            let applied = self
+                .status_of(index)
+                .await
+                .map(|status| status.raft_applied_index);
+            if applied.is_ok_and(|applied| applied > 0) {
+                let wanted = self.status_of(0).await?.raft_applied_index;
+                if self.status_of(index).await?.raft_applied_index >= wanted {
+                    return Ok(());
+                }
+            }
+            ensure!(Instant::now() < deadline, "the learner lags behind");
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    async fn status_of(&self, index: usize) -> Result<StatusResponse> {
+        let mut client = MaintenanceClient::new(self.members[index].channel.clone());
+        let status = client.status(StatusRequest {});
+        let status = tokio::time::timeout(Duration::from_secs(2), status).await??;
+        Ok(status.into_inner())
     }
 
     /// Whether every process that should run does.

@@ -61,7 +61,11 @@ pub fn load_scripts() -> Result<Vec<Script>> {
             let path = entry?.path();
             if path.is_dir() {
                 folders.push_back(path);
-            } else if path.extension().is_none() {
+            } else if !Kind::ALL.iter().any(|k| {
+                path.display()
+                    .to_string()
+                    .ends_with(&format!(".{}", k.name()))
+            }) {
                 let script = Script::load(&root, &path);
                 scripts.push(script.with_context(|| path.display().to_string())?);
             }
@@ -79,7 +83,10 @@ pub fn run(plan: &Plan, runtime: &Handle) -> Result<Tally> {
     let mut scripts = load_scripts()?;
     scripts.retain(|script| script.name.contains(&plan.filter));
     ensure!(!scripts.is_empty(), "no script matches {:?}", plan.filter);
-    let pairs = plan.sizes.iter().flat_map(|size| plan.targets.iter().map(|kind| (*kind, *size)));
+    let pairs = plan
+        .sizes
+        .iter()
+        .flat_map(|size| plan.targets.iter().map(|kind| (*kind, *size)));
     let queue: Mutex<VecDeque<_>> = Mutex::new(pairs.collect());
     let total = Mutex::new(Tally::default());
     std::thread::scope(|scope| {
@@ -88,7 +95,13 @@ pub fn run(plan: &Plan, runtime: &Handle) -> Result<Tally> {
                 loop {
                     let next = queue.lock().expect("no panic while held").pop_front();
                     let Some((kind, size)) = next else { return };
-                    let tally = Target { kind, size, update: plan.update, runtime }.run(&scripts);
+                    let tally = Target {
+                        kind,
+                        size,
+                        update: plan.update,
+                        runtime,
+                    }
+                    .run(&scripts);
                     *total.lock().expect("no panic while held") += tally;
                 }
             });
@@ -127,7 +140,12 @@ impl Target<'_> {
                 Ok(()) => tally.passed += 1,
                 Err(error) => {
                     tally.failed += 1;
-                    println!("FAIL {} on {} x{}\n{error:#}", script.name, self.kind.name(), self.size);
+                    println!(
+                        "FAIL {} on {} x{}\n{error:#}",
+                        script.name,
+                        self.kind.name(),
+                        self.size
+                    );
                 }
             }
         }
@@ -167,8 +185,17 @@ impl Target<'_> {
     }
 
     fn judge(&self, script: &Script, replies: &str) -> Result<()> {
-        let own = script.path.with_extension(self.kind.name());
-        let path = if own.is_file() { &own } else { &script.path };
+        let own = script.path.with_file_name(format!(
+            "{}.{}",
+            script
+                .path
+                .file_name()
+                .context("a script has a name")?
+                .display(),
+            self.kind.name()
+        ));
+        let differs = script.differs.contains_key(self.kind.name()) || own.is_file();
+        let path = if differs { &own } else { &script.path };
         if self.update {
             std::fs::write(path, replies)?;
             return Ok(());

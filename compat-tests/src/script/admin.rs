@@ -1,7 +1,7 @@
 //! Leases (`grant revoke ttl leases expired`), membership (`members member-add ...`) and
 //! maintenance (`status alarm hash hashkv defrag move-leader snapshot downgrade health`).
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use proto::etcdserverpb::alarm_request::AlarmAction;
@@ -20,12 +20,8 @@ use proto::health::health_client::HealthClient;
 use tonic::transport::Channel;
 
 use super::args::{Args, parse_number};
-use super::{Session, error, print, reply};
+use super::{CONDITION_DEADLINE, POLL, Session, error, print, reply};
 
-/// How long a condition that a script awaits may take.
-const CONDITION_DEADLINE: Duration = Duration::from_secs(20);
-/// How often it is looked at.
-const POLL: Duration = Duration::from_millis(20);
 /// What ends a snapshot: a checksum of this many bytes after the file.
 const SNAPSHOT_HASH_BYTES: usize = 32;
 /// The file is made of blocks of this many bytes.
@@ -49,7 +45,10 @@ impl Session<'_> {
                 let id = mask.parse_lease(&args.word()?)?;
                 let request = self.request(LeaseRevokeRequest { id })?;
                 let call = client.lease_revoke(request);
-                reply(call, |r| print::header_only(mask, "revoke", r.header.as_ref())).await
+                reply(call, |r| {
+                    print::header_only(mask, "revoke", r.header.as_ref())
+                })
+                .await
             }
             "ttl" => {
                 let keys = args.flag("keys");
@@ -61,7 +60,10 @@ impl Session<'_> {
             "leases" => {
                 let request = self.request(LeaseLeasesRequest {})?;
                 reply(client.lease_leases(request), |r| {
-                    let ids = r.leases.iter().map(|lease| format!(" {}", mask.lease(lease.id)));
+                    let ids = r
+                        .leases
+                        .iter()
+                        .map(|lease| format!(" {}", mask.lease(lease.id)));
                     let head = mask.header(r.header.as_ref());
                     format!("leases{head}{}", ids.collect::<String>())
                 })
@@ -75,7 +77,10 @@ impl Session<'_> {
     async fn grant(&mut self, args: &mut Args) -> Result<String> {
         let (name, ttl) = (args.word()?, args.number("ttl")?);
         let chosen = parse_number(&name).ok();
-        let message = LeaseGrantRequest { ttl, id: chosen.unwrap_or(0) };
+        let message = LeaseGrantRequest {
+            ttl,
+            id: chosen.unwrap_or(0),
+        };
         let request = self.request(message)?;
         let mut client = self.lease_client();
         Ok(match client.lease_grant(request).await {
@@ -91,11 +96,11 @@ impl Session<'_> {
         })
     }
 
-    /// Awaits that a key has gone, and prints how many whole seconds that took at least.
+    /// Awaits that a key has gone.
     async fn await_expiry(&mut self, args: &mut Args) -> Result<String> {
         let key = args.bytes()?;
         let deadline = Instant::now() + CONDITION_DEADLINE;
-        while self.read(&key).await?.is_some() {
+        while !self.read_from(self.asked, &key).await?.kvs.is_empty() {
             ensure!(Instant::now() < deadline, "the key did not expire");
             tokio::time::sleep(POLL).await;
         }
@@ -105,24 +110,53 @@ impl Session<'_> {
     /// Ends every lease that this member knows.
     pub(super) async fn revoke_all(&mut self) -> Result<()> {
         let mut client = self.lease_client();
-        let leases = client.lease_leases(LeaseLeasesRequest {}).await?.into_inner().leases;
+        let leases = client
+            .lease_leases(LeaseLeasesRequest {})
+            .await?
+            .into_inner()
+            .leases;
         for lease in leases {
             // One that expires meanwhile is gone as well.
-            let _ = client.lease_revoke(LeaseRevokeRequest { id: lease.id }).await;
+            let _ = client
+                .lease_revoke(LeaseRevokeRequest { id: lease.id })
+                .await;
         }
         Ok(())
     }
 
+    /// Awaits that the cluster takes membership changes: not until all members have been
+    /// connected for five seconds.
     pub(super) async fn membership(&mut self, name: &str, args: &mut Args) -> Result<String> {
+        let deadline = Instant::now() + CONDITION_DEADLINE;
+        loop {
+            let mut again = args.clone();
+            let output = self.try_membership(name, &mut again).await?;
+            if !output.ends_with("unhealthy cluster") || Instant::now() > deadline {
+                *args = again;
+                return Ok(output);
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    async fn try_membership(&mut self, name: &str, args: &mut Args) -> Result<String> {
         let mut client = ClusterClient::new(self.channel());
         match name {
             "member-add" => return self.add_member(args).await,
             "join" => {
                 let name = args.word()?;
                 let id = self.mask.parse_member(&name)?;
-                let url = self.mask.urls.iter().find(|(_, n)| **n == format!("peer-url-{name}"));
-                let port = url.and_then(|(url, _)| url.rsplit_once(':')).context("not added")?.1;
+                let url = self
+                    .mask
+                    .urls
+                    .iter()
+                    .find(|(_, n)| **n == format!("peer-url-{name}"));
+                let port = url
+                    .and_then(|(url, _)| url.rsplit_once(':'))
+                    .context("not added")?
+                    .1;
                 self.cluster.join(&name, port.parse()?, id)?;
+                self.name_members();
                 return Ok(String::new());
             }
             _ => {}
@@ -184,7 +218,10 @@ impl Session<'_> {
         let is_learner = args.flag("learner");
         let name = args.word()?;
         let peer_ur_ls = self.urls(args)?;
-        let request = self.request(MemberAddRequest { peer_ur_ls, is_learner })?;
+        let request = self.request(MemberAddRequest {
+            peer_ur_ls,
+            is_learner,
+        })?;
         let added = match ClusterClient::new(self.channel()).member_add(request).await {
             Ok(added) => added.into_inner(),
             Err(status) => return Ok(error(&status)),
@@ -192,11 +229,16 @@ impl Session<'_> {
         let member = added.member.as_ref().context("no member in the reply")?;
         self.mask.members.insert(member.id, name.clone());
         for url in &member.peer_ur_ls {
-            self.mask.urls.insert(url.clone(), format!("peer-url-{name}"));
+            self.mask
+                .urls
+                .insert(url.clone(), format!("peer-url-{name}"));
         }
         let head = self.mask.header(added.header.as_ref());
         let one = print::member(&self.mask, member);
-        Ok(format!("added{head} {one}{}", print::members(&self.mask, &added.members)))
+        Ok(format!(
+            "added{head} {one}{}",
+            print::members(&self.mask, &added.members)
+        ))
     }
 
     pub(super) async fn maintenance(&mut self, name: &str, args: &mut Args) -> Result<String> {
@@ -206,7 +248,10 @@ impl Session<'_> {
             "status" => {
                 let new_fields = args.flag("new_fields");
                 let request = self.request(StatusRequest {})?;
-                reply(client.status(request), |r| print::status(mask, r, new_fields)).await
+                reply(client.status(request), |r| {
+                    print::status(mask, r, new_fields)
+                })
+                .await
             }
             "alarm" => {
                 let request = self.request(self.alarm_request(args)?)?;
@@ -224,19 +269,23 @@ impl Session<'_> {
             "defrag" => {
                 let request = self.request(DefragmentRequest {})?;
                 let call = client.defragment(request);
-                reply(call, |r| print::header_only(mask, "defragment", r.header.as_ref())).await
+                reply(call, |r| {
+                    print::header_only(mask, "defragment", r.header.as_ref())
+                })
+                .await
             }
             "move-leader" => {
                 let to = args.word()?;
                 let target_id = match to.as_str() {
-                    "leader" | "follower" => {
-                        self.cluster.members[self.member_index(&to).await?].id
-                    }
+                    "leader" | "follower" => self.cluster.members[self.member_index(&to).await?].id,
                     _ => mask.parse_member(&to)?,
                 };
                 let request = self.request(MoveLeaderRequest { target_id })?;
                 let call = client.move_leader(request);
-                reply(call, |r| print::header_only(mask, "move-leader", r.header.as_ref())).await
+                reply(call, |r| {
+                    print::header_only(mask, "move-leader", r.header.as_ref())
+                })
+                .await
             }
             "snapshot" => return self.snapshot().await,
             "downgrade" => {
@@ -246,7 +295,10 @@ impl Session<'_> {
                     _ => DowngradeAction::Cancel,
                 };
                 let version = args.optional_word().unwrap_or_default();
-                let mut message = DowngradeRequest { version, ..Default::default() };
+                let mut message = DowngradeRequest {
+                    version,
+                    ..Default::default()
+                };
                 message.set_action(action);
                 let request = self.request(message)?;
                 reply(client.downgrade(request), |r| {
@@ -259,7 +311,10 @@ impl Session<'_> {
                 let service = args.optional_word().unwrap_or_default();
                 let request = self.request(HealthCheckRequest { service })?;
                 let mut client = HealthClient::new(self.channel());
-                reply(client.check(request), |r| r.status().as_str_name().to_owned()).await
+                reply(client.check(request), |r| {
+                    r.status().as_str_name().to_owned()
+                })
+                .await
             }
             _ => bail!("no such command: {name}"),
         })
@@ -291,9 +346,15 @@ impl Session<'_> {
         let revision = args.revision("rev", &self.mask)?;
         let (show, new_fields) = (args.flag("show"), args.flag("new_fields"));
         let mut hashes = Vec::new();
-        for member in &self.cluster.members {
+        for index in 0..self.cluster.members.len() {
+            let member = &self.cluster.members[index];
+            // A member hashes what it has: let it catch up first.
+            self.read_from(index, b"x").await?;
             let request = self.request(HashKvRequest { revision })?;
-            match MaintenanceClient::new(member.channel.clone()).hash_kv(request).await {
+            match MaintenanceClient::new(member.channel.clone())
+                .hash_kv(request)
+                .await
+            {
                 Ok(reply) => hashes.push(reply.into_inner()),
                 Err(status) => return Ok(error(&status)),
             }
@@ -311,7 +372,10 @@ impl Session<'_> {
             text.push_str(&format!(" hash={}", first.hash));
         }
         if new_fields {
-            text.push_str(&format!(" hash_revision={}", self.mask.revision(first.hash_revision)));
+            text.push_str(&format!(
+                " hash_revision={}",
+                self.mask.revision(first.hash_revision)
+            ));
         }
         Ok(text)
     }
@@ -332,8 +396,8 @@ impl Session<'_> {
             bytes += chunk.blob.len();
             last_blob = chunk.blob.len();
         }
-        let whole = bytes > SNAPSHOT_HASH_BYTES
-            && bytes % SNAPSHOT_BLOCK_BYTES == SNAPSHOT_HASH_BYTES;
+        let whole =
+            bytes > SNAPSHOT_HASH_BYTES && bytes % SNAPSHOT_BLOCK_BYTES == SNAPSHOT_HASH_BYTES;
         Ok(format!(
             "snapshot blocks-and-hash={whole} last-blob={last_blob} remaining={remaining} \
              remaining-falls={falling}"

@@ -11,6 +11,8 @@
 //! else get a
 //! commit
 //! ```
+//!
+//! `check value a eq 1` is a transaction of nothing but that compare.
 
 use anyhow::{Context, Result, bail, ensure};
 use proto::etcdserverpb::compare::TargetUnion;
@@ -20,7 +22,6 @@ use proto::etcdserverpb::{
     CompactionRequest, Compare, DeleteRangeRequest, PutRequest, RangeRequest, RangeResponse,
     RequestOp, TxnRequest,
 };
-use proto::mvccpb::KeyValue;
 use tonic::transport::Channel;
 
 use super::args::{Args, parse_number, to_bytes};
@@ -75,7 +76,10 @@ impl Session<'_> {
                 Ok(None) => break,
                 Err(status) => return Ok(error(&status)),
             };
-            ensure!(merged.header.is_none(), "a chunk follows the one with the header");
+            ensure!(
+                merged.header.is_none(),
+                "a chunk follows the one with the header"
+            );
             chunks.push(chunk.kvs.len().to_string());
             merged.header = chunk.header;
             merged.count = chunk.count;
@@ -83,7 +87,11 @@ impl Session<'_> {
             merged.kvs.extend(chunk.kvs);
         }
         let first = chunks.first().cloned().unwrap_or_default();
-        let several = if chunks.len() > 1 { " and more chunks" } else { "" };
+        let several = if chunks.len() > 1 {
+            " and more chunks"
+        } else {
+            ""
+        };
         Ok(format!(
             "first chunk: {first} keys{several}\n{}",
             print::range(&self.mask, &merged)
@@ -97,15 +105,21 @@ impl Session<'_> {
                 self.txns.insert(self.txn.clone(), TxnRequest::default());
             }
             "commit" => {
-                let request = self.txns.remove("").context("no txn to commit")?;
-                let request = self.request(request)?;
-                let mask = &self.mask;
-                let mut client = self.kv_client();
-                return Ok(reply(client.txn(request), |r| print::txn(mask, r)).await);
+                let txn = self.txns.remove("").context("no txn to commit")?;
+                return self.send_txn(txn).await;
             }
             "if" => {
                 let compare = self.compare(args)?;
                 self.building()?.compare.push(compare);
+            }
+            "check" => {
+                let compare = vec![self.compare(args)?];
+                return self
+                    .send_txn(TxnRequest {
+                        compare,
+                        ..Default::default()
+                    })
+                    .await;
             }
             _ => {
                 let op = self.operation(args)?;
@@ -120,8 +134,16 @@ impl Session<'_> {
         Ok(String::new())
     }
 
+    async fn send_txn(&self, txn: TxnRequest) -> Result<String> {
+        let request = self.request(txn)?;
+        let mut client = self.kv_client();
+        Ok(reply(client.txn(request), |r| print::txn(&self.mask, r)).await)
+    }
+
     fn building(&mut self) -> Result<&mut TxnRequest> {
-        self.txns.get_mut(&self.txn).context("no txn is being built")
+        self.txns
+            .get_mut(&self.txn)
+            .context("no txn is being built")
     }
 
     fn operation(&self, args: &mut Args) -> Result<RequestOp> {
@@ -146,8 +168,14 @@ impl Session<'_> {
         let value = args.word()?;
         let (target, union) = match target.as_str() {
             "version" => (0, TargetUnion::Version(parse_number(&value).unwrap_or(0))),
-            "create" => (1, TargetUnion::CreateRevision(self.mask.parse_revision(&value)?)),
-            "mod" => (2, TargetUnion::ModRevision(self.mask.parse_revision(&value)?)),
+            "create" => (
+                1,
+                TargetUnion::CreateRevision(self.mask.parse_revision(&value)?),
+            ),
+            "mod" => (
+                2,
+                TargetUnion::ModRevision(self.mask.parse_revision(&value)?),
+            ),
             "value" => (3, TargetUnion::Value(to_bytes(&value)?.into())),
             "lease" => (4, TargetUnion::Lease(self.mask.parse_lease(&value)?)),
             number => (number.parse()?, TargetUnion::Version(0)),
@@ -224,13 +252,16 @@ impl Session<'_> {
     fn delete_request(&self, args: &mut Args) -> Result<DeleteRangeRequest> {
         let prev_kv = args.flag("prev_kv");
         let (key, range_end) = key_and_end(args)?;
-        Ok(DeleteRangeRequest { key, range_end, prev_kv })
+        Ok(DeleteRangeRequest {
+            key,
+            range_end,
+            prev_kv,
+        })
     }
 
     /// The revision that a script on shared servers starts from: all keys and leases of the
     /// scripts before it are gone.
     pub(super) async fn clean(&mut self, own_servers: bool) -> Result<i64> {
-        let mut client = self.kv_client();
         if !own_servers {
             self.revoke_all().await?;
             let everything = DeleteRangeRequest {
@@ -238,28 +269,31 @@ impl Session<'_> {
                 range_end: vec![0].into(),
                 prev_kv: false,
             };
-            client.delete_range(everything).await?;
+            self.kv_client().delete_range(everything).await?;
         }
-        let read = RangeRequest {
-            key: b"x".to_vec().into(),
-            ..Default::default()
-        };
-        let reply = client.range(read).await?.into_inner();
+        self.revision().await
+    }
+
+    /// The store's current revision.
+    pub(super) async fn revision(&self) -> Result<i64> {
+        let reply = self.read_from(self.asked, b"x").await?;
         Ok(reply.header.context("no header")?.revision)
     }
 
-    /// The key's newest version, if there is one.
-    pub(super) async fn read(&self, key: &[u8]) -> Result<Option<KeyValue>> {
+    /// A linearizable read of one key from one member.
+    pub(super) async fn read_from(&self, index: usize, key: &[u8]) -> Result<RangeResponse> {
         let read = RangeRequest {
             key: key.to_vec().into(),
             ..Default::default()
         };
-        let reply = self.kv_client().range(read).await?.into_inner();
-        Ok(reply.kvs.into_iter().next())
+        let mut client = KvClient::new(self.cluster.members[index].channel.clone());
+        Ok(client.range(read).await?.into_inner())
     }
 }
 
-fn header(reply: &proto::etcdserverpb::CompactionResponse) -> Option<&proto::etcdserverpb::ResponseHeader> {
+fn header(
+    reply: &proto::etcdserverpb::CompactionResponse,
+) -> Option<&proto::etcdserverpb::ResponseHeader> {
     reply.header.as_ref()
 }
 

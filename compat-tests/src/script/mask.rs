@@ -52,6 +52,12 @@ impl Mask {
         known.cloned().unwrap_or_else(|| id.to_string())
     }
 
+    /// Puts names in place of the member ids that a text mentions.
+    pub fn member_ids(&self, text: &str) -> String {
+        let replace = |text: String, id: &u64| text.replace(&id.to_string(), &self.member(*id));
+        self.members.keys().fold(text.to_owned(), replace)
+    }
+
     /// Reads a member's name, or a number.
     pub fn parse_member(&self, text: &str) -> Result<u64> {
         if text == "self" {

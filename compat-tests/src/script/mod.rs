@@ -8,11 +8,14 @@
 //! # flags: --max-txn-ops=4                     further flags of its own servers
 //! # members: 1                                 only with so many members
 //! # skip etcd-3.4: RangeStream came with 3.7   not on that original, and why
+//! # differs etcd-3.4: no header before 3.5     its replies are in a file of its own, `NAME.etcd-3.4`
 //! ```
 //!
 //! Keys and values are bytes (`"\x00"`), revisions are relative to the script's first (`r2`),
 //! and a command may say `at=2`, `at=leader` or `at=follower`, `meta="name:value"`, `times=20`
-//! (with `{}` numbered in its words), or `codeonly` where the text comes from a gRPC library.
+//! (with `{}` numbered in its words), `until=TEXT` (said again until the reply has the text), or
+//! `codeonly` where the text comes from a gRPC library.
+//! `rebase` makes the current revision `r0` where the number of revisions before it is chance.
 //! The commands are listed in [`Session::dispatch`].
 
 mod admin;
@@ -26,7 +29,7 @@ mod wire;
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use goldenscript::{Command, Context, Runner};
@@ -43,6 +46,10 @@ use streams::{KeepAliveStream, WatchStream};
 
 /// No call that a script makes may take longer.
 const CALL_DEADLINE: Duration = Duration::from_secs(20);
+/// How long a condition that a script awaits may take.
+const CONDITION_DEADLINE: Duration = Duration::from_secs(20);
+/// How often it is looked at.
+const POLL: Duration = Duration::from_millis(20);
 
 /// One scenario: the file, and what its opening comments say.
 #[derive(Clone, Debug)]
@@ -63,6 +70,8 @@ pub struct Script {
     pub members: Option<usize>,
     /// Where it does not run, with the reason.
     pub skips: BTreeMap<String, String>,
+    /// Which originals answer otherwise, with the reason.
+    pub differs: BTreeMap<String, String>,
 }
 
 impl Script {
@@ -81,6 +90,7 @@ impl Script {
             flags: Vec::new(),
             members: None,
             skips: BTreeMap::new(),
+            differs: BTreeMap::new(),
         };
         for line in text.lines().map_while(|line| line.strip_prefix('#')) {
             let Some((name, value)) = line.trim().split_once(": ") else {
@@ -95,13 +105,16 @@ impl Script {
                 _ => {
                     if let Some(target) = name.strip_prefix("skip ") {
                         script.skips.insert(target.to_owned(), value.to_owned());
+                    } else if let Some(target) = name.strip_prefix("differs ") {
+                        script.differs.insert(target.to_owned(), value.to_owned());
                     }
                 }
             }
         }
         ensure!(!script.proves.is_empty(), "{} proves nothing", script.name);
         ensure!(
-            script.own_servers || (script.flags.is_empty() && script.members.is_none_or(|m| m != 1)),
+            script.own_servers
+                || (script.flags.is_empty() && script.members.is_none_or(|m| m != 1)),
             "{} changes servers it shares",
             script.name
         );
@@ -161,8 +174,12 @@ impl<'a> Session<'a> {
         for member in &self.cluster.members {
             self.mask.members.insert(member.id, member.name.clone());
             let (client, peer) = (member.client_url(), member.peer_url());
-            self.mask.urls.insert(client, format!("client-url-{}", member.name));
-            self.mask.urls.insert(peer, format!("peer-url-{}", member.name));
+            self.mask
+                .urls
+                .insert(client, format!("client-url-{}", member.name));
+            self.mask
+                .urls
+                .insert(peer, format!("peer-url-{}", member.name));
         }
     }
 
@@ -176,7 +193,9 @@ impl<'a> Session<'a> {
         for pair in &self.meta {
             let (name, value) = pair.split_once(':').context("meta is name:value")?;
             let name = MetadataKey::from_bytes(name.as_bytes())?;
-            request.metadata_mut().insert(name, MetadataValue::try_from(value)?);
+            request
+                .metadata_mut()
+                .insert(name, MetadataValue::try_from(value)?);
         }
         Ok(request)
     }
@@ -187,6 +206,7 @@ impl<'a> Session<'a> {
         let code_only = args.flag("codeonly");
         self.meta = args.values("meta");
         let times = usize::try_from(args.number("times")?)?;
+        let until = args.value("until");
         let before = self.asked;
         if let Some(at) = args.value("at") {
             self.asked = self.member_index(&at).await?;
@@ -194,8 +214,19 @@ impl<'a> Session<'a> {
         }
         let mut output = String::new();
         for index in 0..times.max(1) {
-            let args = if times > 0 { args.numbered(index) } else { args.clone() };
+            let args = if times > 0 {
+                args.numbered(index)
+            } else {
+                args.clone()
+            };
             output = self.dispatch(&command.name, args).await?;
+        }
+        if let Some(text) = until {
+            let deadline = Instant::now() + CONDITION_DEADLINE;
+            while !output.contains(&text) && Instant::now() < deadline {
+                tokio::time::sleep(POLL).await;
+                output = self.dispatch(&command.name, args.clone()).await?;
+            }
         }
         self.asked = before;
         self.mask.asked = self.cluster.members[before].id;
@@ -209,7 +240,9 @@ impl<'a> Session<'a> {
         let args = &mut args;
         let output = match name {
             "get" | "put" | "del" | "compact" | "stream" => self.kv(name, args).await?,
-            "txn" | "if" | "then" | "else" | "commit" => self.transaction(name, args).await?,
+            "txn" | "if" | "then" | "else" | "commit" | "check" => {
+                self.transaction(name, args).await?
+            }
             "watch" | "cancel" | "progress" | "recv" | "events" | "quiet" | "close" => {
                 self.watching(name, args).await?
             }
@@ -219,10 +252,14 @@ impl<'a> Session<'a> {
             | "join" => self.membership(name, args).await?,
             "status" | "alarm" | "hash" | "hashkv" | "defrag" | "move-leader" | "snapshot"
             | "downgrade" | "health" => self.maintenance(name, args).await?,
+            "rebase" => {
+                self.mask.first_revision = self.revision().await?;
+                String::new()
+            }
             "http" => self.http(args).await?,
             "rpc" => self.raw_rpc(args).await?,
             "tcp" => self.raw_bytes(args).await?,
-            "kill" | "restart" | "ready" => self.fault(name, args).await?,
+            "kill" | "restart" | "await" => self.fault(name, args).await?,
             _ => bail!("no such command: {name}"),
         };
         args.finish()?;
@@ -239,15 +276,29 @@ impl<'a> Session<'a> {
         })
     }
 
+    /// `kill 2`, `restart 2` (or `all`), and `await ready`, `await no-leader`, `await learner`.
     async fn fault(&mut self, name: &str, args: &mut Args) -> Result<String> {
-        if name == "ready" {
-            self.cluster.await_ready().await?;
+        let word = args.word()?;
+        if name == "await" {
+            match word.as_str() {
+                "ready" => self.cluster.await_ready().await?,
+                "no-leader" => self.cluster.await_no_leader(self.asked).await?,
+                "learner" => self.cluster.await_learner(self.asked).await?,
+                other => bail!("nothing to await: {other}"),
+            }
             return Ok(String::new());
         }
-        let index = self.member_index(&args.word()?).await?;
-        match name {
-            "kill" => self.cluster.kill(index),
-            _ => self.cluster.restart(index)?,
+        let members = if word == "all" {
+            0..self.cluster.members.len()
+        } else {
+            let index = self.member_index(&word).await?;
+            index..index + 1
+        };
+        for index in members {
+            match name {
+                "kill" => self.cluster.kill(index),
+                _ => self.cluster.restart(index)?,
+            }
         }
         Ok(String::new())
     }
@@ -260,7 +311,11 @@ impl Runner for Session<'_> {
         let runtime = self.runtime;
         let reply = runtime.block_on(self.command(command))?;
         // A block shows all its replies together, so each says what it answers.
-        Ok(if reply.is_empty() { reply } else { format!("{command} → {reply}") })
+        Ok(if reply.is_empty() {
+            reply
+        } else {
+            format!("{command} → {reply}")
+        })
     }
 }
 

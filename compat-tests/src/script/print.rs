@@ -6,8 +6,8 @@ use std::fmt::Write as _;
 use proto::etcdserverpb::response_op::Response;
 use proto::etcdserverpb::{
     AlarmMember, AlarmResponse, DeleteRangeResponse, LeaseGrantResponse, LeaseKeepAliveResponse,
-    LeaseTimeToLiveResponse, Member, PutResponse, RangeResponse, ResponseHeader, StatusResponse,
-    TxnResponse, WatchResponse,
+    LeaseTimeToLiveResponse, Member, PutResponse, RangeResponse, ResponseHeader, ResponseOp,
+    StatusResponse, TxnResponse, WatchResponse,
 };
 use proto::mvccpb::event::EventType;
 use proto::mvccpb::{Event, KeyValue};
@@ -89,17 +89,27 @@ pub fn txn(mask: &Mask, reply: &TxnResponse) -> String {
     let head = mask.header(header.as_ref());
     let branch = if *succeeded { "then" } else { "else" };
     let mut text = format!("txn{head} {branch}");
-    for response in responses {
-        let inner = match &response.response {
-            Some(Response::ResponseRange(reply)) => range(mask, reply),
-            Some(Response::ResponsePut(reply)) => put(mask, reply),
-            Some(Response::ResponseDeleteRange(reply)) => delete(mask, reply),
-            Some(Response::ResponseTxn(reply)) => txn(mask, reply),
-            None => "empty".to_owned(),
-        };
-        let _ = write!(text, "\n  {}", inner.replace('\n', "\n  "));
+    let inner: Vec<_> = responses
+        .iter()
+        .map(|reply| response(mask, reply))
+        .collect();
+    for same in inner.chunk_by(|one, next| one == next) {
+        let _ = write!(text, "\n  {}", same[0].replace('\n', "\n  "));
+        if same.len() > 1 {
+            let _ = write!(text, " ({} times)", same.len());
+        }
     }
     text
+}
+
+fn response(mask: &Mask, reply: &ResponseOp) -> String {
+    match &reply.response {
+        Some(Response::ResponseRange(reply)) => range(mask, reply),
+        Some(Response::ResponsePut(reply)) => put(mask, reply),
+        Some(Response::ResponseDeleteRange(reply)) => delete(mask, reply),
+        Some(Response::ResponseTxn(reply)) => txn(mask, reply),
+        None => "empty".to_owned(),
+    }
 }
 
 /// A reply that carries nothing but a header.
@@ -146,7 +156,13 @@ pub fn time_to_live(mask: &Mask, reply: &LeaseTimeToLiveResponse) -> String {
     } else {
         ttl.to_string()
     };
-    let keys: String = keys.iter().map(|key| format!(" key={}", bytes(key))).collect();
+    // The original gives them in the order of a hash map.
+    let mut keys: Vec<_> = keys
+        .iter()
+        .map(|key| format!(" key={}", bytes(key)))
+        .collect();
+    keys.sort();
+    let keys = keys.concat();
     format!(
         "ttl{head} id={} ttl={ttl} granted={granted_ttl}{keys}",
         mask.lease(*id)
@@ -164,7 +180,9 @@ pub fn event(mask: &Mask, event: &Event) -> String {
         kv,
         prev_kv,
     } = event;
-    let now = kv.as_ref().map_or_else(|| "no kv".to_owned(), |kv| key_value(mask, kv));
+    let now = kv
+        .as_ref()
+        .map_or_else(|| "no kv".to_owned(), |kv| key_value(mask, kv));
     let prev = prev_kv
         .as_ref()
         .map_or_else(String::new, |kv| format!(" (prev {})", key_value(mask, kv)));
@@ -184,13 +202,21 @@ pub fn watch(mask: &Mask, reply: &WatchResponse) -> String {
         events,
     } = reply;
     let mut text = format!("watch {watch_id}{}", mask.header(header.as_ref()));
-    for (set, name) in [(created, " created"), (canceled, " canceled"), (fragment, " fragment")] {
+    for (set, name) in [
+        (created, " created"),
+        (canceled, " canceled"),
+        (fragment, " fragment"),
+    ] {
         if *set {
             text.push_str(name);
         }
     }
     if *compact_revision != 0 {
-        let _ = write!(text, " compact_revision={}", mask.revision(*compact_revision));
+        let _ = write!(
+            text,
+            " compact_revision={}",
+            mask.revision(*compact_revision)
+        );
     }
     if !cancel_reason.is_empty() {
         let _ = write!(text, " reason={cancel_reason:?}");
@@ -203,7 +229,10 @@ pub fn watch(mask: &Mask, reply: &WatchResponse) -> String {
 
 /// The members a reply lists, in the order of their names.
 pub fn members(mask: &Mask, members: &[Member]) -> String {
-    let mut lines: Vec<_> = members.iter().map(|m| format!("\n  {}", member(mask, m))).collect();
+    let mut lines: Vec<_> = members
+        .iter()
+        .map(|m| format!("\n  {}", member(mask, m)))
+        .collect();
     lines.sort();
     lines.concat()
 }
@@ -217,9 +246,18 @@ pub fn member(mask: &Mask, member: &Member) -> String {
         client_ur_ls,
         is_learner,
     } = member;
-    let urls = |urls: &[String]| urls.iter().map(|url| mask.url(url)).collect::<Vec<_>>().join(",");
+    let urls = |urls: &[String]| {
+        urls.iter()
+            .map(|url| mask.url(url))
+            .collect::<Vec<_>>()
+            .join(",")
+    };
     let learner = if *is_learner { " learner" } else { "" };
-    let id = mask.members.get(id).cloned().unwrap_or_else(|| "unknown".to_owned());
+    let id = mask
+        .members
+        .get(id)
+        .cloned()
+        .unwrap_or_else(|| "unknown".to_owned());
     format!(
         "member {id} name={name:?} peer={} client={}{learner}",
         urls(peer_ur_ls),
@@ -274,14 +312,18 @@ pub fn status(mask: &Mask, reply: &StatusResponse, new_fields: bool) -> String {
         let _ = write!(text, " {name}");
     }
     for error in errors {
-        let _ = write!(text, "\n  error {error:?}");
+        let _ = write!(text, "\n  error {:?}", mask.member_ids(error));
     }
     if !new_fields {
         return text;
     }
     let _ = write!(text, "\n  storage={storage_version} quota={db_size_quota}");
     if let Some(info) = downgrade_info {
-        let _ = write!(text, " downgrade={} {:?}", info.enabled, info.target_version);
+        let _ = write!(
+            text,
+            " downgrade={} {:?}",
+            info.enabled, info.target_version
+        );
     }
     text
 }

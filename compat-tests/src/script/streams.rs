@@ -67,7 +67,11 @@ impl<Q: Send + 'static, R: Send + 'static> Stream<Q, R> {
     }
 
     async fn send(&self, message: Q) -> Result<()> {
-        self.requests.send(message).await.ok().context("the stream has ended")
+        self.requests
+            .send(message)
+            .await
+            .ok()
+            .context("the stream has ended")
     }
 
     /// The next message, or what came instead of it.
@@ -91,8 +95,9 @@ impl Session<'_> {
                 return Ok(String::new());
             }
             "events" => {
+                let brief = args.flag("brief");
                 let count = args.word()?.parse()?;
-                return self.events(&stream, count).await;
+                return self.events(&stream, count, brief).await;
             }
             _ => {}
         }
@@ -150,8 +155,7 @@ impl Session<'_> {
         if self.watches.contains_key(stream) {
             return Ok(());
         }
-        let mut client =
-            WatchClient::new(self.channel()).max_decoding_message_size(usize::MAX);
+        let mut client = WatchClient::new(self.channel()).max_decoding_message_size(usize::MAX);
         let request = self.request(())?;
         let open = Stream::open(move |requests| async move {
             let (metadata, extensions, ()) = request.into_parts();
@@ -188,7 +192,8 @@ impl Session<'_> {
         create.range_end = args.range_end(&key)?.into();
         create.key = key.into();
         let open = self.watches.get_mut(stream).context("no such stream")?;
-        open.send(watch_request(RequestUnion::CreateRequest(create))).await?;
+        open.send(watch_request(RequestUnion::CreateRequest(create)))
+            .await?;
         if silent {
             return Ok(String::new());
         }
@@ -199,8 +204,9 @@ impl Session<'_> {
     }
 
     /// Gathers `count` events however the server cut them into messages, and prints them by
-    /// watcher; one revision's events must never be spread over messages.
-    async fn events(&mut self, stream: &str, count: usize) -> Result<String> {
+    /// watcher, or only the first and the last (`brief`); one revision's events must never be
+    /// spread over messages.
+    async fn events(&mut self, stream: &str, count: usize, brief: bool) -> Result<String> {
         let open = self.watches.get_mut(stream).context("no such stream")?;
         let mut events: Vec<(i64, String)> = Vec::new();
         let mut last = std::collections::BTreeMap::new();
@@ -213,7 +219,10 @@ impl Session<'_> {
                     break;
                 }
             };
-            let revisions = message.events.iter().filter_map(|e| Some(e.kv.as_ref()?.mod_revision));
+            let revisions = message
+                .events
+                .iter()
+                .filter_map(|e| Some(e.kv.as_ref()?.mod_revision));
             let (first, newest) = (revisions.clone().min(), revisions.max());
             if first.is_some() && last.get(&message.watch_id) >= Some(&first) {
                 let _ = writeln!(text, "a revision is split or out of order");
@@ -227,6 +236,10 @@ impl Session<'_> {
             }
         }
         events.sort_by_key(|(watch, _)| *watch);
+        if brief && events.len() > 2 {
+            let _ = writeln!(text, "{} events", events.len());
+            events.drain(1..events.len() - 1);
+        }
         for (watch, event) in events {
             let _ = writeln!(text, "watch {watch} {event}");
         }

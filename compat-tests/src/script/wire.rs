@@ -20,15 +20,23 @@ const HTTP_DEADLINE: Duration = Duration::from_secs(20);
 const REPLY_BYTES_MAX: u64 = 4 << 20;
 
 impl Session<'_> {
-    /// `http METHOD PATH [body=] [header="Name: value"] [host=] [names|status]`: prints the
-    /// status, the content type and the body; `names` prints only metric names of etcd's own.
+    /// `http METHOD PATH [body=] [header="Name: value"] [host=] [names|status|sorted]`: prints
+    /// the status, the content type and the body (`sorted` where the original's order is that of
+    /// a hash map); `names` prints only metric names of etcd's own.
     pub(super) async fn http(&mut self, args: &mut Args) -> Result<String> {
         let (names, status_only) = (args.flag("names"), args.flag("status"));
+        let sorted = args.flag("sorted");
         let (method, path) = (args.word()?, args.word()?);
         let body = args.value("body").unwrap_or_default();
         let port = self.cluster.members[self.asked].client_port;
-        let host = args.value("host").unwrap_or_else(|| format!("127.0.0.1:{port}"));
-        let headers: String = args.values("header").iter().map(|h| format!("{h}\r\n")).collect();
+        let host = args
+            .value("host")
+            .unwrap_or_else(|| format!("127.0.0.1:{port}"));
+        let headers: String = args
+            .values("header")
+            .iter()
+            .map(|h| format!("{h}\r\n"))
+            .collect();
         let request = format!(
             "{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\
              Content-Length: {}\r\n{headers}\r\n{body}",
@@ -38,33 +46,46 @@ impl Session<'_> {
         let answer = String::from_utf8_lossy(&answer).into_owned();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
         let mut lines = head.lines();
-        let status = lines.next().unwrap_or_default().trim_start_matches("HTTP/1.1 ");
+        let status = lines
+            .next()
+            .unwrap_or_default()
+            .trim_start_matches("HTTP/1.1 ");
         let header = |name: &str| {
-            lines.clone().filter_map(|line| line.split_once(": ")).find_map(|(key, value)| {
-                key.eq_ignore_ascii_case(name).then(|| value.to_owned())
-            })
+            lines
+                .clone()
+                .filter_map(|line| line.split_once(": "))
+                .find_map(|(key, value)| key.eq_ignore_ascii_case(name).then(|| value.to_owned()))
         };
         let chunked = header("transfer-encoding").is_some_and(|coding| coding == "chunked");
-        let body = if chunked { unchunk(body) } else { body.to_owned() };
+        let body = if chunked {
+            unchunk(body)
+        } else {
+            body.to_owned()
+        };
         if names {
             return Ok(metric_names(&body));
         }
         if status_only {
             return Ok(status.to_owned());
         }
+        let mut lines: Vec<_> = body.trim_end().lines().collect();
+        if sorted {
+            lines.sort_unstable();
+        }
         let content_type = header("content-type").unwrap_or_else(|| "no content type".to_owned());
-        Ok(format!("{status} ({content_type})\n{}", body.trim_end()))
+        Ok(format!("{status} ({content_type})\n{}", lines.join("\n")))
     }
 
     /// `rpc /package.Service/Method BYTES`: one message of arbitrary bytes.
     pub(super) async fn raw_rpc(&mut self, args: &mut Args) -> Result<String> {
         let path = args.word()?;
         let size = usize::try_from(args.number("size")?)?;
-        let mut message = args.optional_word().map_or(Ok(Vec::new()), |word| to_bytes(&word))?;
+        let mut message = args
+            .optional_word()
+            .map_or(Ok(Vec::new()), |word| to_bytes(&word))?;
         message.resize(message.len().max(size), b'x');
         let request = self.request(Bytes::from(message))?;
-        let mut client = Grpc::<Channel>::new(self.channel())
-            .max_encoding_message_size(usize::MAX);
+        let mut client = Grpc::<Channel>::new(self.channel()).max_encoding_message_size(usize::MAX);
         client.ready().await?;
         let call = client.unary(request, PathAndQuery::try_from(path)?, RawCodec);
         Ok(reply(call, |_| "ok".to_owned()).await)
@@ -141,10 +162,15 @@ fn metric_names(body: &str) -> String {
     ];
     let present = |name: &&str| {
         body.lines().any(|line| {
-            line.strip_prefix(*name).is_some_and(|rest| rest.starts_with([' ', '{']))
+            line.strip_prefix(*name)
+                .is_some_and(|rest| rest.starts_with([' ', '{']))
         })
     };
-    WANTED.into_iter().filter(present).collect::<Vec<_>>().join("\n")
+    WANTED
+        .into_iter()
+        .filter(present)
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 /// Messages as the bytes they are.
