@@ -372,10 +372,7 @@ impl Restoring {
             history.push(Trace { revision, slot });
         }
         self.shared.bytes.store(self.bytes, Ordering::Relaxed);
-        Ok(Keyspace {
-            shared: Arc::new(self.shared),
-            wall: self.head.wall,
-        })
+        Ok(Keyspace::of(self.shared, self.head.wall))
     }
 }
 

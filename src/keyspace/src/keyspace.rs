@@ -10,6 +10,7 @@ use crate::shared::Shared;
 use crate::slot::Slot;
 use crate::types::{LeaseId, Revision, Stamp, WallMs};
 use crate::write::{Write, Writing};
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -23,6 +24,8 @@ const TIDY_CHUNK: usize = 64;
 /// The one writer's handle.
 pub struct Keyspace {
     pub(crate) shared: Arc<Shared>,
+    /// What readers look at: `shared`, also after it was replaced.
+    pub(crate) current: Arc<ArcSwap<Shared>>,
     /// The latest time any stamp has told.
     pub(crate) wall: WallMs,
 }
@@ -39,16 +42,30 @@ impl Default for Keyspace {
 impl Keyspace {
     /// An empty keyspace at revision 1.
     pub fn new() -> Keyspace {
+        Keyspace::of(Shared::new(1, 0), WallMs(0))
+    }
+
+    pub(crate) fn of(shared: Shared, wall: WallMs) -> Keyspace {
+        let shared = Arc::new(shared);
         Keyspace {
-            shared: Arc::new(Shared::new(1, 0)),
-            wall: WallMs(0),
+            current: Arc::new(ArcSwap::new(Arc::clone(&shared))),
+            shared,
+            wall,
         }
+    }
+
+    /// Becomes `other`, also for readers handed out before: a snapshot took the place of what was
+    /// here. Readers of `other` go on reading it, but see nothing of what is applied from now on.
+    pub fn replace(&mut self, other: Keyspace) {
+        self.shared = other.shared;
+        self.wall = other.wall;
+        self.current.store(Arc::clone(&self.shared));
     }
 
     /// A handle for readers.
     pub fn reader(&self) -> Reader {
         Reader {
-            shared: Arc::clone(&self.shared),
+            current: Arc::clone(&self.current),
         }
     }
 

@@ -7,6 +7,7 @@ use crate::lease::Lease;
 use crate::read::{self, Snapshot, View};
 use crate::shared::Shared;
 use crate::types::{End, LeaseId, Revision};
+use arc_swap::ArcSwap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -16,7 +17,8 @@ const CHUNK: usize = 256;
 /// A handle for reading; clone it freely. Never blocks the writer for longer than a slice.
 #[derive(Clone)]
 pub struct Reader {
-    pub(crate) shared: Arc<Shared>,
+    /// Taken once by each call, so that all of it is read from one state.
+    pub(crate) current: Arc<ArcSwap<Shared>>,
 }
 
 /// What is replicated of a lease. How much of its time is left is the leader's clock's affair.
@@ -43,23 +45,24 @@ impl LeaseView {
 impl Reader {
     /// The newest revision.
     pub fn revision(&self) -> Revision {
-        self.shared.revision()
+        self.current.load().revision()
     }
 
     /// The revision of the last compaction; 0 when there was none. It is the oldest readable one.
     pub fn compacted(&self) -> Revision {
-        self.shared.compacted()
+        self.current.load().compacted()
     }
 
     /// Reads a span, as of the newest revision or an older one.
     pub fn range(&self, range: &Range) -> Result<RangeAnswer, Refusal> {
+        let shared = self.current.load();
         loop {
-            let snapshot = self.snapshot(range.span.end == End::Single);
+            let snapshot = snapshot(&shared, range.span.end == End::Single);
             read::check_revision(&snapshot, range.revision)?;
             let answer = read::range(&snapshot, range);
             // A compaction that overtook the reading may have dropped what it was about to see:
             // then the newest state is read again, and an older one is refused.
-            if self.compacted() <= range.revision.unwrap_or(answer.revision) {
+            if shared.compacted() <= range.revision.unwrap_or(answer.revision) {
                 return Ok(answer);
             }
         }
@@ -71,8 +74,9 @@ impl Reader {
             !txn.writes(),
             "a transaction that writes goes through the log"
         );
+        let shared = self.current.load();
         loop {
-            let snapshot = self.snapshot(false);
+            let snapshot = snapshot(&shared, false);
             let mut path = Vec::new();
             read::judge(&snapshot, txn, &mut path);
             check_ranges(&snapshot, txn, &mut path.iter())?;
@@ -84,17 +88,9 @@ impl Reader {
                 }
                 Op::Put(_) | Op::Delete(_) | Op::Txn(_) => unreachable!("it writes nothing"),
             });
-            if self.compacted() <= oldest {
+            if shared.compacted() <= oldest {
                 return Ok((snapshot.revision(), outcome));
             }
-        }
-    }
-
-    fn snapshot(&self, single: bool) -> Snapshot<'_> {
-        if single {
-            Snapshot::of_keys(&self.shared)
-        } else {
-            Snapshot::of_spans(&self.shared)
         }
     }
 
@@ -105,13 +101,14 @@ impl Reader {
     /// what was there before; an older one is refused. A change's `previous` is what was there at
     /// the revision before its own. Causes are only `Set` and `Delete`.
     pub fn history(&self, from: Revision, changes_max: usize) -> Result<Vec<Change>, Refusal> {
-        let newest = self.revision();
+        let shared = self.current.load();
+        let newest = shared.revision();
         let mut changes: Vec<Change> = Vec::new();
         let mut position = None;
         let mut traces: Vec<Trace> = Vec::with_capacity(CHUNK);
-        'gathering: while from >= self.compacted() {
+        'gathering: while from >= shared.compacted() {
             traces.clear();
-            let history = self.shared.history.read();
+            let history = shared.history.read();
             let start = position.unwrap_or_else(|| history.find(from.0));
             let published = |place| {
                 history
@@ -149,7 +146,7 @@ impl Reader {
             }
         }
         // Whatever compaction took away under the reading is before the compacted revision.
-        let compacted = self.compacted();
+        let compacted = shared.compacted();
         if from < compacted {
             return Err(Refusal::Compacted { compacted });
         }
@@ -164,7 +161,8 @@ impl Reader {
 
     /// One lease.
     pub fn lease(&self, lease: LeaseId) -> Option<LeaseView> {
-        self.shared
+        self.current
+            .load()
             .leases
             .read()
             .get(&lease)
@@ -173,7 +171,7 @@ impl Reader {
 
     /// Every lease, by id.
     pub fn leases(&self) -> Vec<LeaseView> {
-        let leases = self.shared.leases.read().clone();
+        let leases = self.current.load().leases.read().clone();
         leases
             .iter()
             .map(|(id, lease)| LeaseView::of(*id, lease))
@@ -182,7 +180,7 @@ impl Reader {
 
     /// The keys bound to a lease, in order.
     pub fn lease_keys(&self, lease: LeaseId) -> Option<Vec<bytes::Bytes>> {
-        let keys = self.shared.leases.read().get(&lease)?.keys.clone();
+        let keys = self.current.load().leases.read().get(&lease)?.keys.clone();
         Some(
             keys.iter()
                 .map(|slot| bytes::Bytes::copy_from_slice(slot.key()))
@@ -192,14 +190,22 @@ impl Reader {
 
     /// The standing alarms, by member.
     pub fn alarms(&self) -> Vec<(u64, Alarm)> {
-        self.shared.alarms.read().iter().copied().collect()
+        self.current.load().alarms.read().iter().copied().collect()
     }
 
     /// Bytes that keys, values and bookkeeping of all retained versions and of the leases take, by a
     /// fixed formula (for the space quota). Falls while compacted versions are dropped; equal on
     /// every member where [`crate::Keyspace::tidy`] has nothing left to do.
     pub fn bytes_in_use(&self) -> u64 {
-        self.shared.bytes.load(Ordering::Relaxed)
+        self.current.load().bytes.load(Ordering::Relaxed)
+    }
+}
+
+fn snapshot(shared: &Shared, single: bool) -> Snapshot<'_> {
+    if single {
+        Snapshot::of_keys(shared)
+    } else {
+        Snapshot::of_spans(shared)
     }
 }
 
