@@ -6,26 +6,32 @@
 //!
 //! Start with [`Handle`], what everyone above holds; then `core`.
 
-use keyspace::{Applied, Change, Command, LeaseId, Reader, Revision};
+pub mod config;
+pub mod core;
+pub mod entry;
+pub mod expiry;
+mod handle;
+pub mod identity;
+pub mod machine;
+pub mod proposals;
+pub mod reads;
+pub mod roster;
+mod shell;
+pub mod stats;
+mod transport;
+
+pub use config::{Config, StartError};
+pub use handle::Handle;
+pub use roster::Member;
+pub use shell::start::start;
+pub use transport::PeerService;
+
+use keyspace::{Change, Revision};
+use std::any::Any;
 use thiserror::Error;
 
-/// A member of the cluster, as replicated.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Member {
-    /// Its name in the protocol, derived as etcd does.
-    pub id: u64,
-    /// Empty until it started and published itself.
-    pub name: String,
-    /// Where its peers reach it.
-    pub peer_urls: Vec<String>,
-    /// Where clients reach it; empty until it published itself.
-    pub client_urls: Vec<String>,
-    /// Receives the log, has no vote.
-    pub learner: bool,
-}
-
 /// A member's view of the cluster at one moment.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Status {
     /// This member.
     pub member: u64,
@@ -118,83 +124,48 @@ pub enum MemberError {
 /// Is told of every change, in order, on the applying thread, after readers can see it and before
 /// whoever asked is answered. Must not block.
 pub trait ChangeSink: Send {
-    /// One command's changes; `revision` is the keyspace's after it.
+    /// One command's changes; `revision` is the keyspace's after it. Where it is further on than
+    /// the changes account for, revisions were skipped, see [`ChangeSink::restored`].
     fn publish(&mut self, revision: Revision, changes: &[Change]);
+    /// A snapshot took the state's place, and revisions up to this one were skipped: what they
+    /// changed is in the keyspace's history, as far as that reaches back.
+    fn restored(&mut self, revision: Revision) {
+        self.publish(revision, &[]);
+    }
 }
 
-/// The way to a running replica; clone it freely.
-#[derive(Clone)]
-pub struct Handle {}
+/// Why a replica ended that nobody stopped. Nothing is acknowledged after it.
+#[derive(Debug, Error)]
+pub enum Failure {
+    /// The disk failed, or what is on it cannot be trusted.
+    #[error(transparent)]
+    Fault(#[from] store::Fault),
+    /// The log holds what this version cannot read.
+    #[error(transparent)]
+    Unreadable(#[from] entry::Unreadable),
+    /// The log lost what this member had acknowledged.
+    #[error(transparent)]
+    LogLost(core::Refused),
+    /// This member is one no more.
+    #[error("the member has been permanently removed from the cluster")]
+    Removed,
+    /// A broken invariant: better stopped than diverged.
+    #[error("the {thread} thread panicked: {message}")]
+    Panicked {
+        /// Which thread.
+        thread: &'static str,
+        /// What it said.
+        message: String,
+    },
+}
 
-impl Handle {
-    /// Replicates a command and answers once it is applied here.
-    pub async fn propose(&self, _command: Command) -> Result<Applied, Unavailable> {
-        todo!()
-    }
-    /// Returns once everything acknowledged before the call, by any member, can be read here.
-    pub async fn read_index(&self) -> Result<(), Unavailable> {
-        todo!()
-    }
-    /// Reads of this member's state.
-    pub fn reader(&self) -> &Reader {
-        todo!()
-    }
-    /// This moment's view.
-    pub fn status(&self) -> Status {
-        todo!()
-    }
-    /// Changes of the view (leader, term), for those who must react.
-    pub fn status_changes(&self) -> tokio::sync::watch::Receiver<Status> {
-        todo!()
-    }
-    /// The members, by id.
-    pub fn members(&self) -> Vec<Member> {
-        todo!()
-    }
-    /// Adds a member (its id is made here, as etcd makes it) and answers with it.
-    pub async fn member_add(
-        &self,
-        _peer_urls: Vec<String>,
-        _learner: bool,
-    ) -> Result<Member, MemberError> {
-        todo!()
-    }
-    /// Removes a member.
-    pub async fn member_remove(&self, _id: u64) -> Result<(), MemberError> {
-        todo!()
-    }
-    /// Changes where a member's peers reach it.
-    pub async fn member_update(
-        &self,
-        _id: u64,
-        _peer_urls: Vec<String>,
-    ) -> Result<(), MemberError> {
-        todo!()
-    }
-    /// Gives a learner its vote.
-    pub async fn member_promote(&self, _id: u64) -> Result<(), MemberError> {
-        todo!()
-    }
-    /// Hands leadership to `to` and answers once it leads.
-    pub async fn transfer_leader(&self, _to: u64) -> Result<(), MemberError> {
-        todo!()
-    }
-    /// Starts a lease's time anew, on the leader (from whichever member). Answers the granted
-    /// TTL, or `None` when there is no such lease. A lease whose time is over but whose end is not
-    /// yet replicated makes the caller wait for that end.
-    pub async fn lease_keep_alive(&self, _lease: LeaseId) -> Result<Option<u64>, Unavailable> {
-        todo!()
-    }
-    /// What is left of a lease's time in milliseconds, by the leader's clock.
-    pub async fn lease_remaining(&self, _lease: LeaseId) -> Result<Option<u64>, Unavailable> {
-        todo!()
-    }
-    /// Digest of the applied state and the index it belongs to.
-    pub async fn digest(&self) -> Result<(u64, u64), Unavailable> {
-        todo!()
-    }
-    /// Hands leadership over if it is held, stops, and returns once all is on disk.
-    pub async fn stop(&self) {
-        todo!()
+impl Failure {
+    fn panicked(thread: &'static str, panic: &(dyn Any + Send)) -> Failure {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        Failure::Panicked {
+            thread,
+            message: text.unwrap_or_else(|| "no message".to_owned()),
+        }
     }
 }

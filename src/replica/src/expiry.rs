@@ -1,0 +1,200 @@
+//! The clocks of leases. They run on the leader only; what is replicated of a lease is that it was
+//! granted, that it ended, and now and then how much of its time is left. Pure: time arrives as
+//! `now_ms`, on a clock that never runs backwards.
+
+use keyspace::command::LeaseRemaining;
+use keyspace::{LeaseId, LeaseView};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Leases ended in one go. With a check every [`CHECK_MS`] it makes etcd's 1,000 a second.
+pub const EXPIRED_MAX: usize = 100;
+/// How often to look for expired leases.
+pub const CHECK_MS: u64 = 100;
+/// An end that was proposed and has not come is proposed anew (etcd's `expiredLeaseRetryInterval`).
+const RETRY_MS: u64 = 3_000;
+/// How often the remaining time of long leases is written down, and of leases of at least what time
+/// (etcd's `checkpointInterval`).
+const CHECKPOINT_MS: u64 = 5 * 60 * 1_000;
+/// Remaining times written in one go (etcd's `maxLeaseCheckpointBatchSize`).
+const CHECKPOINTS_MAX: usize = 1_000;
+
+/// What a keep-alive found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Renewal {
+    /// The clock starts anew.
+    Renewed {
+        /// The granted time.
+        ttl_ms: u64,
+    },
+    /// There is no such lease.
+    Missing,
+    /// Its time is over but its end is not yet replicated: ask again when a lease ended. (A client
+    /// must not be told that a lease lives that others may see end.)
+    Ending,
+}
+
+/// The clocks of all leases.
+#[derive(Debug, Default)]
+pub struct Expiry {
+    clocks: BTreeMap<LeaseId, Clock>,
+    /// When something is to be done about a lease: end it, or propose its end again.
+    due: BTreeSet<(u64, LeaseId)>,
+    /// When a lease's remaining time is to be written down.
+    notes: BTreeSet<(u64, LeaseId)>,
+    leading: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Clock {
+    ttl_ms: u64,
+    deadline_ms: u64,
+    /// This clock's entry in `due`.
+    due_ms: u64,
+    /// This clock's entry in `notes`.
+    note_ms: u64,
+    /// Remaining time as last written down; a keep-alive makes it void.
+    noted: bool,
+}
+
+impl Expiry {
+    /// Starts over with the leases that the replicated state holds.
+    pub fn reset(&mut self, now_ms: u64, leases: impl IntoIterator<Item = LeaseView>) {
+        *self = Expiry {
+            leading: self.leading,
+            ..Expiry::default()
+        };
+        for lease in leases {
+            self.start(now_ms, lease.lease, lease.ttl_ms, lease.remaining_ms);
+        }
+    }
+
+    /// This member leads from now on: every clock starts anew, at what was last written down of it,
+    /// and gets `grace_ms` more, as clients could reach nobody meanwhile.
+    pub fn lead(
+        &mut self,
+        now_ms: u64,
+        grace_ms: u64,
+        leases: impl IntoIterator<Item = LeaseView>,
+    ) {
+        self.reset(now_ms + grace_ms, leases);
+        self.leading = true;
+    }
+
+    /// Another member leads, or none.
+    pub fn follow(&mut self) {
+        self.leading = false;
+    }
+
+    /// Whether the clocks run here.
+    pub fn is_leading(&self) -> bool {
+        self.leading
+    }
+
+    /// A lease was granted.
+    pub fn granted(&mut self, now_ms: u64, lease: LeaseId, ttl_ms: u64) {
+        self.start(now_ms, lease, ttl_ms, None);
+    }
+
+    fn start(&mut self, now_ms: u64, lease: LeaseId, ttl_ms: u64, remaining_ms: Option<u64>) {
+        self.ended(lease);
+        let deadline_ms = now_ms.saturating_add(remaining_ms.unwrap_or(ttl_ms));
+        let clock = Clock {
+            ttl_ms,
+            deadline_ms,
+            due_ms: deadline_ms,
+            note_ms: now_ms.saturating_add(CHECKPOINT_MS),
+            noted: remaining_ms.is_some(),
+        };
+        self.clocks.insert(lease, clock);
+        self.due.insert((clock.due_ms, lease));
+        if ttl_ms > CHECKPOINT_MS {
+            self.notes.insert((clock.note_ms, lease));
+        }
+    }
+
+    /// A lease ended.
+    pub fn ended(&mut self, lease: LeaseId) {
+        if let Some(clock) = self.clocks.remove(&lease) {
+            self.due.remove(&(clock.due_ms, lease));
+            self.notes.remove(&(clock.note_ms, lease));
+        }
+    }
+
+    /// Starts a lease's clock anew.
+    pub fn keep_alive(&mut self, now_ms: u64, lease: LeaseId) -> Renewal {
+        let Some(clock) = self.clocks.get(&lease).copied() else {
+            return Renewal::Missing;
+        };
+        if clock.deadline_ms <= now_ms {
+            return Renewal::Ending;
+        }
+        let note_at_once = clock.noted;
+        self.start(now_ms, lease, clock.ttl_ms, None);
+        if note_at_once {
+            // What was written down is less than what is left now; a new leader must not use it.
+            self.note_at(now_ms, lease);
+        }
+        Renewal::Renewed {
+            ttl_ms: clock.ttl_ms,
+        }
+    }
+
+    fn note_at(&mut self, note_ms: u64, lease: LeaseId) {
+        if let Some(clock) = self.clocks.get_mut(&lease) {
+            self.notes.remove(&(clock.note_ms, lease));
+            clock.note_ms = note_ms;
+            self.notes.insert((note_ms, lease));
+        }
+    }
+
+    /// Granted time and what is left of it.
+    pub fn remaining(&self, now_ms: u64, lease: LeaseId) -> Option<(u64, u64)> {
+        let clock = self.clocks.get(&lease)?;
+        Some((clock.ttl_ms, clock.deadline_ms.saturating_sub(now_ms)))
+    }
+
+    /// Leases whose end is to be proposed now, oldest first, at most [`EXPIRED_MAX`].
+    pub fn take_expired(&mut self, now_ms: u64) -> Vec<LeaseId> {
+        if !self.leading {
+            return Vec::new();
+        }
+        let due = self.due.iter().take_while(|(due_ms, _)| *due_ms <= now_ms);
+        let expired: Vec<(u64, LeaseId)> = due.take(EXPIRED_MAX).copied().collect();
+        for (due_ms, lease) in &expired {
+            self.due.remove(&(*due_ms, *lease));
+            self.due.insert((now_ms + RETRY_MS, *lease));
+            if let Some(clock) = self.clocks.get_mut(lease) {
+                clock.due_ms = now_ms + RETRY_MS;
+            }
+        }
+        expired.into_iter().map(|(_, lease)| lease).collect()
+    }
+
+    /// Remaining times to be written down now.
+    pub fn take_notes(&mut self, now_ms: u64) -> Vec<LeaseRemaining> {
+        if !self.leading {
+            return Vec::new();
+        }
+        let due = self
+            .notes
+            .iter()
+            .take_while(|(note_ms, _)| *note_ms <= now_ms);
+        let due: Vec<(u64, LeaseId)> = due.take(CHECKPOINTS_MAX).copied().collect();
+        let mut notes = Vec::new();
+        for (_, lease) in due {
+            self.note_at(now_ms + CHECKPOINT_MS, lease);
+            let Some(clock) = self.clocks.get_mut(&lease) else {
+                continue;
+            };
+            let remaining_ms = clock.deadline_ms.saturating_sub(now_ms);
+            clock.noted = remaining_ms < clock.ttl_ms;
+            if remaining_ms > 0 {
+                notes.push(LeaseRemaining {
+                    lease,
+                    remaining_ms,
+                });
+            }
+        }
+        notes
+    }
+}

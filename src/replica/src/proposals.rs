@@ -1,0 +1,257 @@
+//! This member's own proposals, from the moment someone asks until their entry is committed. Sans
+//! I/O; `W` is whatever waits for the answer.
+
+use crate::core::Core;
+use crate::entry::{self, Batch, ChangeRequest, Step, Ticket};
+use crate::machine::{Content, Place, Prepared};
+use crate::roster::MemberChange;
+use keyspace::WallMs;
+use std::collections::{BTreeMap, VecDeque};
+use store::LogEntry;
+
+/// Content of one entry. A larger group of steps travels alone.
+pub const BATCH_BYTES_MAX: usize = 1 << 20;
+
+/// Someone who waits for an answer, and may have given up.
+pub trait Waiter {
+    /// Nobody will look at the answer.
+    fn gave_up(&self) -> bool;
+}
+
+/// Steps to be taken in order and together in one entry, and who waits for them.
+pub struct Proposal<W> {
+    steps: Vec<Step>,
+    encoded: Vec<u8>,
+    waiter: W,
+}
+
+impl<W> Proposal<W> {
+    /// Encodes the steps; done where they are proposed, so that the replica's thread need not.
+    pub fn new(steps: Vec<Step>, waiter: W) -> Proposal<W> {
+        let mut encoded = Vec::new();
+        for step in &steps {
+            encoded.extend_from_slice(&entry::encode_step(step));
+        }
+        Proposal {
+            steps,
+            encoded,
+            waiter,
+        }
+    }
+
+    /// The same with another waiter.
+    pub fn with_waiter<V>(self, waiter: V) -> Proposal<V> {
+        Proposal {
+            steps: self.steps,
+            encoded: self.encoded,
+            waiter,
+        }
+    }
+
+    /// How large it is in the log.
+    pub fn len_bytes(&self) -> usize {
+        self.encoded.len()
+    }
+}
+
+/// Who waits for the steps of one entry: the next so many of them each.
+pub type Waiters<W> = Vec<(usize, W)>;
+
+/// A committed entry that is read, with those of this member who wait for it.
+pub struct Committed<W> {
+    /// The entry.
+    pub prepared: Prepared,
+    /// Whom to answer.
+    pub waiters: Waiters<W>,
+    /// Content in the log, in bytes.
+    pub len_bytes: usize,
+}
+
+/// What was proposed and is not committed yet.
+struct Proposed<W> {
+    steps: Vec<Step>,
+    waiters: Waiters<W>,
+}
+
+/// See the module.
+pub struct Proposals<W> {
+    member: u64,
+    incarnation: u64,
+    seq: u64,
+    queue: VecDeque<Proposal<W>>,
+    changes: VecDeque<(MemberChange, W)>,
+    proposed: BTreeMap<u64, Proposed<W>>,
+}
+
+impl<W: Waiter> Proposals<W> {
+    /// For one run of a member; later runs need greater incarnations.
+    pub fn new(member: u64, incarnation: u64) -> Proposals<W> {
+        Proposals {
+            member,
+            incarnation,
+            seq: 0,
+            queue: VecDeque::new(),
+            changes: VecDeque::new(),
+            proposed: BTreeMap::new(),
+        }
+    }
+
+    /// Queues steps for the next round.
+    pub fn push(&mut self, proposal: Proposal<W>) {
+        self.queue.push_back(proposal);
+    }
+
+    /// Queues a change of members.
+    pub fn push_change(&mut self, change: MemberChange, waiter: W) {
+        self.changes.push_back((change, waiter));
+    }
+
+    /// Proposes all that is queued, as few entries as the size allows. While there is no leader
+    /// everything stays queued: etcd's proposals wait for one too, until they time out.
+    pub fn flush(&mut self, core: &mut Core, wall: WallMs) {
+        while core.takes_proposals() && !self.queue.is_empty() {
+            let group = self.next_group();
+            self.propose(core, wall, group);
+        }
+        while core.takes_proposals() {
+            let Some((change, waiter)) = self.changes.pop_front() else {
+                break;
+            };
+            let request = ChangeRequest {
+                ticket: self.next_ticket(),
+                change,
+            };
+            if core.propose_change(&request).is_ok() {
+                let waiting = Proposed {
+                    steps: Vec::new(),
+                    waiters: vec![(1, waiter)],
+                };
+                self.proposed.insert(request.ticket.seq, waiting);
+            }
+        }
+    }
+
+    /// Steps that only a leader may decide; void if this member does not lead. Nobody waits.
+    pub fn propose_leading(&mut self, core: &mut Core, wall: WallMs, steps: &[Step]) {
+        let encoded: Vec<Vec<u8>> = steps.iter().map(entry::encode_step).collect();
+        let ticket = self.next_ticket();
+        let encoded = encoded.iter().map(Vec::as_slice);
+        let batch = entry::encode_batch(ticket, wall, steps.len(), encoded);
+        // Refused means that someone else's clock counts now.
+        core.propose_leading(batch).ok();
+    }
+
+    fn next_ticket(&mut self) -> Ticket {
+        self.seq += 1;
+        Ticket {
+            origin: self.member,
+            incarnation: self.incarnation,
+            seq: self.seq,
+        }
+    }
+
+    /// What goes into the next entry; those who gave up while they waited for a leader are left out.
+    fn next_group(&mut self) -> Vec<Proposal<W>> {
+        let mut group: Vec<Proposal<W>> = Vec::new();
+        let mut bytes = 0;
+        while let Some(next) = self.queue.front() {
+            let fits = group.is_empty() || bytes + next.len_bytes() <= BATCH_BYTES_MAX;
+            if !fits {
+                break;
+            }
+            bytes += next.len_bytes();
+            let next = self.queue.pop_front().expect("it has a front");
+            if !next.waiter.gave_up() {
+                group.push(next);
+            }
+        }
+        group
+    }
+
+    fn propose(&mut self, core: &mut Core, wall: WallMs, group: Vec<Proposal<W>>) {
+        let steps_len = group.iter().map(|proposal| proposal.steps.len()).sum();
+        if steps_len == 0 {
+            return;
+        }
+        let ticket = self.next_ticket();
+        let encoded = group.iter().map(|proposal| proposal.encoded.as_slice());
+        let batch = entry::encode_batch(ticket, wall, steps_len, encoded);
+        if core.propose(batch).is_err() {
+            group
+                .into_iter()
+                .rev()
+                .for_each(|proposal| self.queue.push_front(proposal));
+            return;
+        }
+        let mut waiting = Proposed {
+            steps: Vec::with_capacity(steps_len),
+            waiters: Vec::with_capacity(group.len()),
+        };
+        for proposal in group {
+            waiting
+                .waiters
+                .push((proposal.steps.len(), proposal.waiter));
+            waiting.steps.extend(proposal.steps);
+        }
+        self.proposed.insert(ticket.seq, waiting);
+    }
+
+    /// Reads a committed entry; one of ours need not be decoded again, and brings its waiters.
+    pub fn take(&mut self, entry: &LogEntry) -> Result<Committed<W>, entry::Unreadable> {
+        let len_bytes = entry.data.len();
+        if entry.kind == entry::KIND_BATCH
+            && !entry.data.is_empty()
+            && let (ticket, wall) = entry::peek_batch(&entry.data)?
+            && let Some(ours) = self.take_proposed(ticket)
+        {
+            let batch = Batch {
+                ticket,
+                wall,
+                steps: ours.steps,
+            };
+            return Ok(Committed {
+                prepared: Prepared {
+                    place: Place::of(entry),
+                    content: Content::Batch(batch),
+                },
+                waiters: ours.waiters,
+                len_bytes,
+            });
+        }
+        let prepared = Prepared::read(entry)?;
+        let ours = match &prepared.content {
+            Content::Change(request) => self.take_proposed(request.ticket),
+            Content::Batch(_) | Content::Nothing => None,
+        };
+        Ok(Committed {
+            prepared,
+            waiters: ours.map_or_else(Vec::new, |ours| ours.waiters),
+            len_bytes,
+        })
+    }
+
+    fn take_proposed(&mut self, ticket: Ticket) -> Option<Proposed<W>> {
+        let ours = ticket.origin == self.member && ticket.incarnation == self.incarnation;
+        ours.then(|| self.proposed.remove(&ticket.seq)).flatten()
+    }
+
+    /// Forgets what nobody waits for any more. If it is committed yet, it is decoded like another
+    /// member's.
+    pub fn forget_abandoned(&mut self) {
+        self.queue.retain(|proposal| !proposal.waiter.gave_up());
+        self.changes.retain(|(_, waiter)| !waiter.gave_up());
+        self.proposed
+            .retain(|_, ours| ours.waiters.iter().any(|(_, waiter)| !waiter.gave_up()));
+    }
+
+    /// Everyone who still waits, for the end.
+    pub fn drain(&mut self) -> impl Iterator<Item = W> {
+        let queued = std::mem::take(&mut self.queue).into_iter();
+        let changes = std::mem::take(&mut self.changes).into_iter();
+        let proposed = std::mem::take(&mut self.proposed).into_values();
+        queued
+            .map(|proposal| proposal.waiter)
+            .chain(changes.map(|(_, waiter)| waiter))
+            .chain(proposed.flat_map(|ours| ours.waiters.into_iter().map(|(_, waiter)| waiter)))
+    }
+}

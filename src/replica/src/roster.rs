@@ -1,0 +1,274 @@
+//! Who belongs to the cluster, as replicated, and which changes of it are possible.
+
+use crate::MemberRefusal;
+use minicbor::{Decode, Encode};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A member of the cluster, as replicated.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Member {
+    /// Its name in the protocol, derived as etcd does.
+    #[n(0)]
+    pub id: u64,
+    /// Empty until it started and published itself.
+    #[n(1)]
+    pub name: String,
+    /// Where its peers reach it.
+    #[n(2)]
+    pub peer_urls: Vec<String>,
+    /// Where clients reach it; empty until it published itself.
+    #[n(3)]
+    pub client_urls: Vec<String>,
+    /// Receives the log, has no vote.
+    #[n(4)]
+    pub learner: bool,
+}
+
+/// The members and those that were removed (whose ids never come back).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Roster {
+    #[n(0)]
+    members: BTreeMap<u64, Member>,
+    #[n(1)]
+    removed: BTreeSet<u64>,
+}
+
+/// A change of who belongs; it changes who votes, so it travels as a Raft configuration change.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum MemberChange {
+    /// A new member.
+    #[n(0)]
+    Add {
+        /// Its id.
+        #[n(0)]
+        id: u64,
+        /// Where its peers reach it.
+        #[n(1)]
+        peer_urls: Vec<String>,
+        /// Without a vote.
+        #[n(2)]
+        learner: bool,
+        /// How many learners the proposer allows. It travels with the change so that members with
+        /// different settings decide alike.
+        #[n(3)]
+        learners_max: u32,
+    },
+    /// A member goes for good.
+    #[n(1)]
+    Remove {
+        /// Its id.
+        #[n(0)]
+        id: u64,
+    },
+    /// A learner gets its vote.
+    #[n(2)]
+    Promote {
+        /// Its id.
+        #[n(0)]
+        id: u64,
+    },
+}
+
+impl MemberChange {
+    /// Whom it is about.
+    pub fn id(&self) -> u64 {
+        match self {
+            MemberChange::Add { id, .. }
+            | MemberChange::Remove { id }
+            | MemberChange::Promote { id } => *id,
+        }
+    }
+}
+
+/// What a member is called and where it is reached; changes nobody's vote. `None` keeps.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Description {
+    /// Which member.
+    #[n(0)]
+    pub id: u64,
+    /// Its name.
+    #[n(1)]
+    pub name: Option<String>,
+    /// Where clients reach it.
+    #[n(2)]
+    pub client_urls: Option<Vec<String>>,
+    /// Where its peers reach it.
+    #[n(3)]
+    pub peer_urls: Option<Vec<String>>,
+}
+
+impl Roster {
+    /// The members a cluster starts with.
+    pub fn new(members: impl IntoIterator<Item = Member>) -> Roster {
+        Roster {
+            members: members.into_iter().map(|m| (m.id, m)).collect(),
+            removed: BTreeSet::new(),
+        }
+    }
+
+    /// One member.
+    pub fn get(&self, id: u64) -> Option<&Member> {
+        self.members.get(&id)
+    }
+
+    /// Every member, by id.
+    pub fn members(&self) -> impl Iterator<Item = &Member> {
+        self.members.values()
+    }
+
+    /// Whether this id was a member and is one no more.
+    pub fn is_removed(&self, id: u64) -> bool {
+        self.removed.contains(&id)
+    }
+
+    /// Ids of those that vote, in order.
+    pub fn voters(&self) -> Vec<u64> {
+        self.ids(|member| !member.learner)
+    }
+
+    /// Ids of those that do not, in order.
+    pub fn learners(&self) -> Vec<u64> {
+        self.ids(|member| member.learner)
+    }
+
+    fn ids(&self, wanted: impl Fn(&Member) -> bool) -> Vec<u64> {
+        let wanted = self.members.values().filter(|member| wanted(member));
+        wanted.map(|member| member.id).collect()
+    }
+
+    /// Whether a change is possible now (etcd's `ValidateConfigurationChange`).
+    pub fn check(&self, change: &MemberChange) -> Result<(), MemberRefusal> {
+        if self.is_removed(change.id()) {
+            return Err(MemberRefusal::NotFound);
+        }
+        match change {
+            MemberChange::Add {
+                id,
+                peer_urls,
+                learner,
+                learners_max,
+            } => {
+                if self.members.contains_key(id) {
+                    return Err(MemberRefusal::IdExists);
+                }
+                self.check_peer_urls(*id, peer_urls)?;
+                if *learner && self.learners().len() >= *learners_max as usize {
+                    return Err(MemberRefusal::TooManyLearners);
+                }
+                Ok(())
+            }
+            MemberChange::Remove { id } => {
+                let last_vote = self.voters() == [*id];
+                match self.members.get(id) {
+                    None => Err(MemberRefusal::NotFound),
+                    // A group without a voter could never decide anything again.
+                    Some(_) if last_vote => Err(MemberRefusal::NotEnoughStarted),
+                    Some(_) => Ok(()),
+                }
+            }
+            MemberChange::Promote { id } => match self.members.get(id) {
+                None => Err(MemberRefusal::NotFound),
+                Some(member) if !member.learner => Err(MemberRefusal::NotLearner),
+                Some(_) => Ok(()),
+            },
+        }
+    }
+
+    fn check_peer_urls(&self, id: u64, peer_urls: &[String]) -> Result<(), MemberRefusal> {
+        let mut others = self.members.values().filter(|member| member.id != id);
+        if others.any(|other| other.peer_urls.iter().any(|url| peer_urls.contains(url))) {
+            return Err(MemberRefusal::PeerUrlExists);
+        }
+        Ok(())
+    }
+
+    /// Makes a change, or says why it is not possible.
+    pub fn change(&mut self, change: &MemberChange) -> Result<(), MemberRefusal> {
+        self.check(change)?;
+        match change {
+            MemberChange::Add {
+                id,
+                peer_urls,
+                learner,
+                learners_max: _,
+            } => {
+                let member = Member {
+                    id: *id,
+                    peer_urls: peer_urls.clone(),
+                    learner: *learner,
+                    ..Member::default()
+                };
+                self.members.insert(*id, member);
+            }
+            MemberChange::Remove { id } => {
+                self.members.remove(id);
+                self.removed.insert(*id);
+            }
+            MemberChange::Promote { id } => {
+                if let Some(member) = self.members.get_mut(id) {
+                    member.learner = false;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Changes what a member is called or where it is reached.
+    pub fn describe(&mut self, description: &Description) -> Result<(), MemberRefusal> {
+        if let Some(peer_urls) = &description.peer_urls {
+            self.check_peer_urls(description.id, peer_urls)?;
+        }
+        let Some(member) = self.members.get_mut(&description.id) else {
+            return Err(MemberRefusal::NotFound);
+        };
+        if let Some(name) = &description.name {
+            member.name.clone_from(name);
+        }
+        if let Some(urls) = &description.client_urls {
+            member.client_urls.clone_from(urls);
+        }
+        if let Some(urls) = &description.peer_urls {
+            member.peer_urls.clone_from(urls);
+        }
+        Ok(())
+    }
+
+    /// Whether, counting those that have started, a quorum remains possible when a voter joins
+    /// (etcd's `IsReadyToAddVotingMember`). One started member may always be given a second:
+    /// that is how a lost cluster is rebuilt from one.
+    pub fn may_add_voter(&self) -> bool {
+        let (voters, started) = self.count_voters(|_| true);
+        (voters == 1 && started == 1) || started > voters.div_ceil(2)
+    }
+
+    /// The same for a voter that goes.
+    pub fn may_remove_voter(&self, id: u64) -> bool {
+        let (voters, started) = self.count_voters(|member| member.id != id);
+        started > voters / 2
+    }
+
+    /// The same for a learner that gets its vote; it counts as started.
+    pub fn may_promote(&self) -> bool {
+        let (voters, started) = self.count_voters(|_| true);
+        started + 1 > voters.div_ceil(2)
+    }
+
+    /// Voters that satisfy `wanted`, and how many of them have started.
+    fn count_voters(&self, wanted: impl Fn(&Member) -> bool) -> (usize, usize) {
+        let counted = self.members().filter(|m| !m.learner && wanted(m));
+        counted.fold((0, 0), |(voters, started), member| {
+            (voters + 1, started + usize::from(!member.name.is_empty()))
+        })
+    }
+
+    /// Leaves `id` as the only member, with a vote; the others may come back as new ones only.
+    pub fn reduce_to(&mut self, id: u64) {
+        let mut member = self.members.remove(&id).unwrap_or_default();
+        member.id = id;
+        member.learner = false;
+        let others = std::mem::take(&mut self.members).into_keys();
+        self.removed.extend(others);
+        self.removed.remove(&id);
+        self.members.insert(id, member);
+    }
+}

@@ -1,0 +1,286 @@
+//! Applies what is committed: tells the sink, then the lease clocks, then whoever asked.
+
+use super::checkpointer::Job;
+use super::inbox::Order;
+use super::{Reply, Shared};
+use crate::ChangeSink;
+use crate::entry::Step;
+use crate::machine::{Content, Effect, Machine, Observer, StepOutcome};
+use crate::proposals::{Committed, Waiters};
+use keyspace::command::{Op, Txn};
+use keyspace::{Applied, Command, End, Revision};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// Commands in a batch that the raft thread applies itself.
+const INLINE_STEPS_MAX: usize = 16;
+/// What etcd warns of \[warning-apply-duration\].
+const SLOW: Duration = Duration::from_millis(100);
+/// Increments over one image; then a new image is cheaper to read back.
+const INCREMENTS_MAX: u32 = 8;
+/// An increment holds at most this many records, and at most one of so many of all records: beyond
+/// that a flat image costs less.
+const INCREMENT_RECORDS_MAX: usize = 10_000;
+const INCREMENT_SHARE: usize = 50;
+
+/// The machine, and who must know what it did.
+pub struct Applier {
+    machine: Machine,
+    watch: Watch,
+    checkpoints: Checkpoints,
+}
+
+struct Watch {
+    shared: Arc<Shared>,
+    sink: Box<dyn ChangeSink>,
+}
+
+/// What was written of the machine, and what was not.
+struct Checkpoints {
+    /// A job is under way.
+    busy: Arc<AtomicBool>,
+    /// The last job failed to lay its increment over anything.
+    image_wanted: Arc<AtomicBool>,
+    entries: u64,
+    bytes: u64,
+    increments: u32,
+    /// The last checkpoint.
+    newest: Option<(u64, Revision)>,
+}
+
+impl Applier {
+    pub fn new(machine: Machine, shared: Arc<Shared>, sink: Box<dyn ChangeSink>) -> Applier {
+        Applier {
+            machine,
+            watch: Watch { shared, sink },
+            checkpoints: Checkpoints {
+                busy: Arc::default(),
+                image_wanted: Arc::default(),
+                entries: 0,
+                bytes: 0,
+                increments: 0,
+                newest: None,
+            },
+        }
+    }
+
+    pub fn machine(&self) -> &Machine {
+        &self.machine
+    }
+
+    /// Postponed work; whether some is left.
+    pub fn tidy(&mut self) -> bool {
+        self.machine.tidy()
+    }
+
+    /// Applies entries in order, and answers.
+    pub fn apply(&mut self, entries: Vec<Committed<Reply>>) {
+        let mut answers = Vec::new();
+        for committed in entries {
+            let began = Instant::now();
+            let effect = self.machine.apply(&committed.prepared, &mut self.watch);
+            self.account(began.elapsed(), committed.len_bytes);
+            self.roster_changed(&committed, &effect);
+            answers.push((effect.steps, committed.waiters));
+        }
+        // Before anyone is answered: what an answer says can be read.
+        self.watch.shared.applied_up_to(self.machine.place());
+        for (outcomes, waiters) in answers {
+            answer(outcomes, waiters);
+        }
+        self.checkpoint();
+    }
+
+    fn account(&mut self, took: Duration, len_bytes: usize) {
+        self.checkpoints.entries += 1;
+        self.checkpoints.bytes += len_bytes as u64;
+        let stats = &self.watch.shared.stats;
+        stats.applies.observe(took);
+        if took > SLOW {
+            stats.slow_applies.add(1);
+            tracing::warn!(
+                took_ms = took.as_millis() as u64,
+                "apply request took too long"
+            );
+        }
+    }
+
+    /// Members, peers and Raft must know when the roster changed.
+    fn roster_changed(&mut self, committed: &Committed<Reply>, effect: &Effect) {
+        let is_change = matches!(committed.prepared.content, Content::Change(_));
+        let described = effect.steps.as_ref().is_some_and(|outcomes| {
+            outcomes
+                .iter()
+                .any(|outcome| matches!(outcome, StepOutcome::Roster(Ok(()))))
+        });
+        let shared = &self.watch.shared;
+        if is_change || described {
+            let roster = Arc::new(self.machine.roster().clone());
+            shared.peers.update(&roster, shared);
+            *shared.roster.write() = roster;
+        }
+        if is_change {
+            let change = effect.change.clone();
+            shared
+                .inbox
+                .order(Order::Changed(committed.prepared.place, change));
+        }
+    }
+
+    /// Puts a snapshot's state in the machine's place. Entries still queued from before it are
+    /// skipped by the machine.
+    pub fn install(&mut self, machine: Machine) {
+        self.machine.replace(machine);
+        let shared = &self.watch.shared;
+        let roster = Arc::new(self.machine.roster().clone());
+        shared.peers.update(&roster, shared);
+        *shared.roster.write() = roster;
+        self.watch.sink.restored(self.machine.revision());
+        shared.applied_up_to(self.machine.place());
+        self.checkpoints.entries = 0;
+        self.checkpoints.bytes = 0;
+        self.checkpoints.image_wanted.store(true, Ordering::Relaxed);
+    }
+
+    /// Starts a checkpoint when enough was applied since the last.
+    fn checkpoint(&mut self) {
+        let config = &self.watch.shared.config;
+        let own = &mut self.checkpoints;
+        let due = own.entries >= config.checkpoint_entries || own.bytes >= config.checkpoint_bytes;
+        if !due || own.busy.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        own.entries = 0;
+        own.bytes = 0;
+        let (member, cluster) = (self.watch.shared.member, self.watch.shared.cluster);
+        let (whole_mark, whole) = self
+            .machine
+            .cut(member, cluster, None)
+            .expect("a whole cut is always possible");
+        let place = (self.machine.place().index, self.machine.revision());
+        let wants_image =
+            own.image_wanted.swap(false, Ordering::AcqRel) || own.increments >= INCREMENTS_MAX;
+        let since = own.newest.replace(place).filter(|_| !wants_image);
+        let records_max = (whole.len_hint() / INCREMENT_SHARE).min(INCREMENT_RECORDS_MAX);
+        let increment = since.and_then(|(index, revision)| {
+            let (mark, cut) = self.machine.cut(member, cluster, Some(revision))?;
+            (cut.len_hint() <= records_max).then_some((index, mark, cut))
+        });
+        let busy = Arc::clone(&own.busy);
+        let job = match increment {
+            Some((since, mark, cut)) => {
+                own.increments += 1;
+                let image_wanted = Arc::clone(&own.image_wanted);
+                Job::Increment {
+                    since,
+                    mark,
+                    cut,
+                    busy,
+                    image_wanted,
+                }
+            }
+            None => {
+                own.increments = 0;
+                Job::Image {
+                    mark: whole_mark,
+                    cut: whole,
+                    busy,
+                }
+            }
+        };
+        // Fails only at the end, when no checkpoint is needed.
+        self.watch.shared.checkpoint_jobs.send(job).ok();
+    }
+}
+
+impl Observer for Watch {
+    fn applied(&mut self, command: &Command, applied: &Applied) {
+        if !applied.changes.is_empty() {
+            self.sink.publish(applied.revision, &applied.changes);
+        }
+        if applied.outcome.is_ok() {
+            self.keep_clocks(command);
+        }
+    }
+}
+
+impl Watch {
+    fn keep_clocks(&self, command: &Command) {
+        let shared = &self.shared;
+        match command {
+            Command::Grant(grant) => {
+                shared.stats.leases_granted.add(1);
+                let now_ms = shared.now_ms();
+                let mut clocks = shared.clocks.lock();
+                if clocks.is_leading() {
+                    clocks.granted(now_ms, grant.lease, grant.ttl_ms);
+                }
+            }
+            Command::Revoke(lease) => {
+                shared.stats.leases_revoked.add(1);
+                shared.clocks.lock().ended(*lease);
+                shared.lease_ended.notify_waiters();
+            }
+            Command::Expire(leases) => {
+                shared.stats.leases_expired.add(leases.len() as u64);
+                let mut clocks = shared.clocks.lock();
+                leases.iter().for_each(|lease| clocks.ended(*lease));
+                drop(clocks);
+                shared.lease_ended.notify_waiters();
+            }
+            Command::Txn(_) | Command::Compact(_) | Command::Checkpoint(_) | Command::Alarm(_) => {}
+        }
+    }
+}
+
+/// Gives every waiter its steps' outcomes.
+fn answer(outcomes: Option<Vec<StepOutcome>>, waiters: Waiters<Reply>) {
+    let Some(outcomes) = outcomes else {
+        // Overtaken by a later proposal of ours on the way through a leader that was lost.
+        for (_, reply) in waiters {
+            reply.send(Err(crate::Unavailable::LeaderChanged));
+        }
+        return;
+    };
+    let mut outcomes = outcomes.into_iter();
+    for (steps_len, reply) in waiters {
+        reply.send(Ok(outcomes.by_ref().take(steps_len).collect()));
+    }
+}
+
+/// Whether applying this takes so little that the raft thread may do it: a few commands, each of
+/// which touches single keys only.
+pub fn is_light(committed: &Committed<Reply>) -> bool {
+    match &committed.prepared.content {
+        Content::Nothing => true,
+        Content::Change(_) => false,
+        Content::Batch(batch) => {
+            batch.steps.len() <= INLINE_STEPS_MAX
+                && batch.steps.iter().all(|step| match step {
+                    Step::Command(Command::Txn(txn)) => is_light_txn(txn),
+                    Step::Command(Command::Grant(_)) => true,
+                    Step::Command(
+                        Command::Compact(_)
+                        | Command::Revoke(_)
+                        | Command::Expire(_)
+                        | Command::Checkpoint(_)
+                        | Command::Alarm(_),
+                    )
+                    | Step::Describe(_) => false,
+                })
+        }
+    }
+}
+
+fn is_light_txn(txn: &Txn) -> bool {
+    let light = |op: &Op| match op {
+        Op::Range(range) => range.span.end == End::Single,
+        Op::Put(_) => true,
+        Op::Delete(delete) => delete.span.end == End::Single,
+        Op::Txn(_) => false,
+    };
+    txn.guards.iter().all(|guard| guard.span.end == End::Single)
+        && txn.then.len() + txn.otherwise.len() <= INLINE_STEPS_MAX
+        && txn.then.iter().chain(&txn.otherwise).all(light)
+}

@@ -1,0 +1,448 @@
+//! How a replica comes to life: new, joining, or from what is on its disk.
+
+use super::applier::Applier;
+use super::checkpointer::{self, Job};
+use super::raft_thread::{ApplyJob, Backlog, Copy, RaftThread};
+use super::{Shared, wall_ms};
+use crate::config::{Config, StartError};
+use crate::core::{Core, CoreConfig};
+use crate::expiry::Expiry;
+use crate::handle::Handle;
+use crate::identity::{cluster_id, member_id};
+use crate::machine::{Machine, Meta, Observer, Place, Prepared, to_keyspace, to_store};
+use crate::roster::{Description, Roster};
+use crate::transport::fetch_members;
+use crate::{ChangeSink, Failure, Member, MemberError, Status};
+use parking_lot::{Mutex, RwLock};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{self, Receiver};
+use std::time::Instant;
+use store::{CheckpointStore, LogStore, Mark};
+use tokio::sync::watch;
+
+/// Threads of a replica.
+pub const THREADS: usize = 3;
+/// Where a cluster begins: whatever the first members know lies before the first entry, so that
+/// who joins later gets it as a snapshot.
+const FIRST: Place = Place { index: 1, term: 1 };
+
+/// How much of the log is read at once.
+const REPLAY_BYTES: u64 = 4 << 20;
+
+/// What a member is and what it knows, before it runs.
+struct Beginning {
+    member: u64,
+    cluster: u64,
+    machine: Machine,
+}
+
+/// Starts a replica: over what is on the disk, or, when that is empty, as one of the first members
+/// or as one that joins. Threads and tasks run until [`Handle::stop`], [`Handle::halt`] or
+/// [`Handle::failed`]. Peers must be able to reach [`Handle::peer_service`].
+pub async fn start(
+    config: Config,
+    log: Box<dyn LogStore>,
+    checkpoints: Box<dyn CheckpointStore>,
+    sink: Box<dyn ChangeSink>,
+) -> Result<Handle, StartError> {
+    let (checkpoints, loaded) = blocking(move || load(checkpoints)).await?;
+    let (beginning, is_new) = match loaded {
+        Some(beginning) => (beginning, false),
+        None if config.join => (join(&config).await?, true),
+        None => (bootstrap(&config)?, true),
+    };
+    let force = config.force_new_cluster && !is_new;
+    let (mut log, mut checkpoints, mut beginning) = (log, checkpoints, beginning);
+    let (log, checkpoints, beginning) = blocking(move || {
+        if is_new {
+            write_image(&mut *checkpoints, &beginning)?;
+        } else if force {
+            stand_alone(&mut *log, &mut *checkpoints, &mut beginning)?;
+        }
+        Ok((log, checkpoints, beginning))
+    })
+    .await?;
+    let incarnation = wall_ms().max(beginning.machine.incarnation_seen(beginning.member) + 1);
+    let core_config = CoreConfig {
+        member: beginning.member,
+        election_ticks: config.election_ticks(),
+        heartbeat_ticks: 1,
+        seed: config.seed,
+        pre_vote: config.pre_vote,
+    };
+    let advance_first = config.advance_first_election;
+    let (core, beginning) = blocking(move || {
+        let place = beginning.machine.place();
+        let roster = beginning.machine.roster();
+        let mut core = Core::new(&core_config, log, place, roster)?;
+        if roster.voters() == [beginning.member] {
+            core.campaign();
+        } else if advance_first {
+            core.advance_election(core_config.election_ticks - 1);
+        }
+        Ok((core, beginning))
+    })
+    .await?;
+    run(config, incarnation, core, beginning, checkpoints, sink)
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StartError> + Send + 'static,
+) -> Result<T, StartError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(outcome) => outcome,
+        Err(panic) => Err(StartError::Damaged(panic.to_string())),
+    }
+}
+
+type Stored = (Box<dyn CheckpointStore>, Option<Beginning>);
+
+fn load(mut checkpoints: Box<dyn CheckpointStore>) -> Result<Stored, StartError> {
+    let Some(loaded) = checkpoints.load()? else {
+        return Ok((checkpoints, None));
+    };
+    let damaged = |error: &dyn std::fmt::Display| StartError::Damaged(error.to_string());
+    let meta = Meta::decode(&loaded.mark.meta).map_err(|error| damaged(&error))?;
+    let place = Place {
+        index: loaded.mark.index,
+        term: loaded.mark.term,
+    };
+    let mut fault = None;
+    let records = loaded.records.map_while(|record| match record {
+        Ok(record) => Some(to_keyspace(record)),
+        Err(broken) => {
+            fault = Some(broken);
+            None
+        }
+    });
+    let machine = Machine::restore(place, &meta, records);
+    if let Some(fault) = fault {
+        return Err(fault.into());
+    }
+    let machine = machine.map_err(|error| damaged(&error))?;
+    let beginning = Beginning {
+        member: meta.member,
+        cluster: meta.cluster,
+        machine,
+    };
+    Ok((checkpoints, Some(beginning)))
+}
+
+/// Makes this member the only one. All of its log counts: what was acknowledged is in it, and the
+/// members that could say more are gone. The result replaces log and checkpoint, so that changes
+/// of members in the log do not bring the others back.
+fn stand_alone(
+    log: &mut dyn LogStore,
+    checkpoints: &mut dyn CheckpointStore,
+    beginning: &mut Beginning,
+) -> Result<(), StartError> {
+    let mut next = beginning.machine.place().index + 1;
+    while next <= log.last_index() {
+        for entry in log.entries(next, log.last_index() + 1, REPLAY_BYTES)? {
+            next = entry.index + 1;
+            let prepared = Prepared::read(&entry);
+            let prepared = prepared.map_err(|error| StartError::Damaged(error.to_string()))?;
+            beginning.machine.apply(&prepared, &mut Unwatched);
+        }
+    }
+    beginning.machine.reduce_to(beginning.member);
+    write_image(checkpoints, beginning)?;
+    let place = beginning.machine.place();
+    let vote = log.vote();
+    log.reset(place.index, place.term)?;
+    Ok(log.append(&[], vote)?)
+}
+
+/// Nobody watches what is replayed before the replica runs.
+struct Unwatched;
+
+impl Observer for Unwatched {
+    fn applied(&mut self, _: &keyspace::Command, _: &keyspace::Applied) {}
+}
+
+/// The initial cluster's members with the ids that etcd gives them.
+fn initial_members(config: &Config) -> Vec<Member> {
+    let members = config
+        .initial_cluster
+        .iter()
+        .map(|(name, peer_urls)| Member {
+            id: member_id(peer_urls, &config.cluster_token, None),
+            name: name.clone(),
+            peer_urls: peer_urls.clone(),
+            ..Member::default()
+        });
+    members.collect()
+}
+
+/// Checks that the initial cluster and this member's own flags say the same of it.
+fn own_urls(config: &Config) -> Result<(), StartError> {
+    let own = config
+        .initial_cluster
+        .iter()
+        .find(|(name, _)| *name == config.name);
+    let Some((_, listed)) = own else {
+        return Err(StartError::NotInInitialCluster(config.name.clone()));
+    };
+    let as_set = |urls: &[String]| urls.iter().cloned().collect::<BTreeSet<_>>();
+    if as_set(listed) != as_set(&config.peer_urls) {
+        return Err(StartError::PeerUrlsDiffer {
+            name: config.name.clone(),
+            listed: listed.clone(),
+            advertised: config.peer_urls.clone(),
+        });
+    }
+    Ok(())
+}
+
+fn bootstrap(config: &Config) -> Result<Beginning, StartError> {
+    own_urls(config)?;
+    let mut members = initial_members(config);
+    let ids: Vec<u64> = members.iter().map(|member| member.id).collect();
+    let own = members.iter().find(|member| member.name == config.name);
+    let member = own.map_or(0, |own| own.id);
+    // Names come with publication: a member without one has not started yet.
+    members.iter_mut().for_each(|member| member.name.clear());
+    Ok(Beginning {
+        member,
+        cluster: cluster_id(&ids),
+        machine: Machine::new(Roster::new(members), FIRST),
+    })
+}
+
+/// Asks the cluster who this member is. It knows nothing until the leader sends a snapshot.
+async fn join(config: &Config) -> Result<Beginning, StartError> {
+    own_urls(config)?;
+    let (cluster, members) = ask_cluster(config).await?;
+    let mut listed: Vec<BTreeSet<&String>> = members
+        .iter()
+        .map(|member| member.peer_urls.iter().collect())
+        .collect();
+    let mut wanted: Vec<BTreeSet<&String>> = config
+        .initial_cluster
+        .iter()
+        .map(|(_, urls)| urls.iter().collect())
+        .collect();
+    listed.sort();
+    wanted.sort();
+    if listed.len() != wanted.len() {
+        return Err(StartError::OtherCluster(
+            "member count is unequal".to_owned(),
+        ));
+    }
+    if listed != wanted {
+        let reason = "unmatched member while checking PeerURLs";
+        return Err(StartError::OtherCluster(reason.to_owned()));
+    }
+    let own: BTreeSet<&String> = config.peer_urls.iter().collect();
+    let found = members
+        .iter()
+        .find(|m| m.peer_urls.iter().collect::<BTreeSet<_>>() == own);
+    let found = found.ok_or_else(|| StartError::NotInInitialCluster(config.name.clone()))?;
+    Ok(Beginning {
+        member: found.id,
+        cluster,
+        machine: Machine::new(Roster::default(), Place::default()),
+    })
+}
+
+async fn ask_cluster(config: &Config) -> Result<(u64, Vec<Member>), StartError> {
+    let others = config
+        .initial_cluster
+        .iter()
+        .filter(|(name, _)| *name != config.name);
+    let mut errors = Vec::new();
+    for url in others.flat_map(|(_, urls)| urls) {
+        match fetch_members(url, config.election).await {
+            Ok(answer) => return Ok(answer),
+            Err(error) => errors.push(format!("{url}: {error}")),
+        }
+    }
+    Err(StartError::NobodyAnswers(errors.join("; ")))
+}
+
+/// Writes the state down: who this member is, and where it stands.
+fn write_image(
+    checkpoints: &mut dyn CheckpointStore,
+    beginning: &Beginning,
+) -> Result<(), StartError> {
+    let (mark, cut) = beginning
+        .machine
+        .cut(beginning.member, beginning.cluster, None)
+        .expect("a whole cut is always possible");
+    let mut image = checkpoints.begin_image(mark)?;
+    for record in cut {
+        image.push(to_store(record))?;
+    }
+    Ok(image.finish()?)
+}
+
+fn run(
+    config: Config,
+    incarnation: u64,
+    core: Core,
+    beginning: Beginning,
+    checkpoints: Box<dyn CheckpointStore>,
+    sink: Box<dyn ChangeSink>,
+) -> Result<Handle, StartError> {
+    let (apply_jobs, apply_queue) = mpsc::channel();
+    let (checkpoint_jobs, checkpoint_queue) = mpsc::channel();
+    let place = beginning.machine.place();
+    let roster = Arc::new(beginning.machine.roster().clone());
+    let shared = Arc::new(Shared {
+        member: beginning.member,
+        cluster: beginning.cluster,
+        runtime: tokio::runtime::Handle::current(),
+        inbox: super::inbox::Inbox::default(),
+        stats: crate::stats::Stats::default(),
+        peers: crate::transport::Peers::default(),
+        reader: beginning.machine.reader(),
+        roster: RwLock::new(Arc::clone(&roster)),
+        status: watch::Sender::new(Status {
+            member: beginning.member,
+            cluster: beginning.cluster,
+            ..Status::default()
+        }),
+        failed: watch::Sender::new(None),
+        ended: watch::Sender::new(0),
+        published: watch::Sender::new(false),
+        alone: false.into(),
+        applied: place.index.into(),
+        committed: place.index.into(),
+        leader_since: Mutex::new(None),
+        clocks: Mutex::new(Expiry::default()),
+        lease_ended: tokio::sync::Notify::new(),
+        reads: Mutex::new(Vec::new()),
+        in_flight: Arc::default(),
+        apply_jobs,
+        checkpoint_jobs,
+        started: Instant::now(),
+        config,
+    });
+    shared.peers.update(&roster, &shared);
+    let applier = Applier::new(beginning.machine, Arc::clone(&shared), sink);
+    let applier = Arc::new(Mutex::new(applier));
+    let backlog = Arc::new(Backlog::default());
+    let raft = RaftThread::new(
+        core,
+        incarnation,
+        Arc::clone(&shared),
+        Arc::clone(&applier),
+        Arc::clone(&backlog),
+    );
+    spawn("raft", &shared, move |_| raft.run())?;
+    spawn("apply", &shared, move |shared| {
+        apply(&apply_queue, &applier, &backlog, shared);
+    })?;
+    spawn("checkpoint", &shared, move |shared| {
+        checkpointer::run(checkpoints, &checkpoint_queue, shared);
+    })?;
+    let handle = Handle::new(shared);
+    tokio::spawn(publish(handle.clone()));
+    Ok(handle)
+}
+
+/// A thread that counts itself out when it ends, and whose panic is the member's end.
+fn spawn(
+    name: &'static str,
+    shared: &Arc<Shared>,
+    body: impl FnOnce(&Arc<Shared>) + Send + 'static,
+) -> Result<(), StartError> {
+    let shared = Arc::clone(shared);
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(move || {
+            let body = std::panic::AssertUnwindSafe(|| body(&shared));
+            if let Err(panic) = std::panic::catch_unwind(body) {
+                shared.fail(Failure::panicked(name, &panic));
+            }
+            if name == "raft" {
+                // The others end when they have done what the raft thread gave them.
+                shared.apply_jobs.send(ApplyJob::End).ok();
+                shared.checkpoint_jobs.send(Job::End).ok();
+            }
+            shared.ended.send_modify(|ended| *ended += 1);
+        })?;
+    Ok(())
+}
+
+/// The apply thread.
+fn apply(jobs: &Receiver<ApplyJob>, applier: &Mutex<Applier>, backlog: &Backlog, shared: &Shared) {
+    let mut untidy = true;
+    loop {
+        let job = match jobs.try_recv() {
+            Ok(job) => job,
+            Err(_empty) if untidy => {
+                untidy = applier.lock().tidy();
+                continue;
+            }
+            Err(_empty) => match jobs.recv() {
+                Ok(job) => job,
+                Err(_) => return,
+            },
+        };
+        untidy = true;
+        match job {
+            ApplyJob::Entries(entries) => {
+                let bytes = entries.iter().map(|entry| entry.len_bytes).sum();
+                applier.lock().apply(entries);
+                backlog.bytes.fetch_sub(bytes, Ordering::Relaxed);
+                backlog.jobs.fetch_sub(1, Ordering::AcqRel);
+            }
+            ApplyJob::Digest(reply) => {
+                let applier = applier.lock();
+                let machine = applier.machine();
+                reply.send((machine.digest(), machine.place().index)).ok();
+            }
+            ApplyJob::Copy(reply) => {
+                let applier = applier.lock();
+                let machine = applier.machine();
+                let (Mark { meta, .. }, cut) = machine
+                    .cut(shared.member, shared.cluster, None)
+                    .expect("a whole cut is always possible");
+                let copy = Copy {
+                    place: machine.place(),
+                    roster: machine.roster().clone(),
+                    meta,
+                    cut,
+                };
+                // Whoever asked may be gone.
+                reply.send(copy).ok();
+            }
+            ApplyJob::End => return,
+        }
+    }
+}
+
+/// Replicates this member's name and client URLs, as often as it takes.
+async fn publish(handle: Handle) {
+    let shared = Arc::clone(handle.shared());
+    let mut failed = shared.failed.subscribe();
+    loop {
+        let own = shared.roster.read().get(shared.member).cloned();
+        let config = &shared.config;
+        let known =
+            own.is_some_and(|own| own.name == config.name && own.client_urls == config.client_urls);
+        if known {
+            shared.published.send_replace(true);
+            return;
+        }
+        let description = Description {
+            id: shared.member,
+            name: Some(config.name.clone()),
+            client_urls: Some(config.client_urls.clone()),
+            peer_urls: None,
+        };
+        match handle.describe(description).await {
+            Ok(()) => {}
+            Err(MemberError::Unavailable(crate::Unavailable::Stopped)) => return,
+            // A joining member cannot until it has the state in which it is a member.
+            Err(error) => tracing::warn!(%error, "failed to publish local member to cluster"),
+        }
+        if failed.has_changed().unwrap_or(true) && failed.borrow_and_update().is_some() {
+            return;
+        }
+        tokio::time::sleep(shared.config.heartbeat).await;
+    }
+}

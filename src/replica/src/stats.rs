@@ -1,0 +1,125 @@
+//! What is counted, under the ideas of etcd's metrics; whoever serves metrics gives them names.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+/// A number that only grows, or a gauge; readable at any time.
+#[derive(Debug, Default)]
+pub struct Count(AtomicU64);
+
+impl Count {
+    /// The value now.
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+
+    pub(crate) fn add(&self, n: u64) {
+        self.0.fetch_add(n, Relaxed);
+    }
+
+    pub(crate) fn set(&self, value: u64) {
+        self.0.store(value, Relaxed);
+    }
+}
+
+/// Upper bounds of [`Durations`]' buckets in seconds, those of etcd's disk and network histograms.
+pub const BUCKETS_S: [f64; 14] = [
+    0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024, 2.048, 4.096,
+    8.192,
+];
+
+/// A histogram of durations.
+#[derive(Debug, Default)]
+pub struct Durations {
+    buckets: [Count; BUCKETS_S.len() + 1],
+    sum_us: Count,
+}
+
+impl Durations {
+    pub(crate) fn observe(&self, took: Duration) {
+        let seconds = took.as_secs_f64();
+        let bucket = BUCKETS_S.iter().position(|&bound| seconds <= bound);
+        self.buckets[bucket.unwrap_or(BUCKETS_S.len())].add(1);
+        self.sum_us.add(took.as_micros() as u64);
+    }
+
+    /// How many fell into each of [`BUCKETS_S`] (not cumulated), and last those beyond them all.
+    pub fn buckets(&self) -> Vec<u64> {
+        self.buckets.iter().map(Count::get).collect()
+    }
+
+    /// Their sum.
+    pub fn sum(&self) -> Duration {
+        Duration::from_micros(self.sum_us.get())
+    }
+}
+
+/// One member's counts.
+#[derive(Debug, Default)]
+pub struct Stats {
+    /// `etcd_server_proposals_committed_total`: the newest committed entry.
+    pub committed: Count,
+    /// `etcd_server_proposals_applied_total`: the newest applied entry.
+    pub applied: Count,
+    /// `etcd_server_proposals_pending`.
+    pub pending: Count,
+    /// `etcd_server_proposals_failed_total`.
+    pub failed: Count,
+    /// `etcd_server_leader_changes_seen_total`.
+    pub leader_changes: Count,
+    /// `etcd_server_has_leader`, 0 or 1.
+    pub has_leader: Count,
+    /// `etcd_server_is_leader`, 0 or 1.
+    pub is_leader: Count,
+    /// `etcd_server_is_learner`, 0 or 1.
+    pub is_learner: Count,
+    /// `etcd_server_heartbeat_send_failures_total`.
+    pub heartbeat_failures: Count,
+    /// `etcd_server_slow_apply_total`: applies of over 100 ms.
+    pub slow_applies: Count,
+    /// `etcd_server_slow_read_indexes_total`.
+    pub slow_reads: Count,
+    /// `etcd_server_read_indexes_failed_total`.
+    pub failed_reads: Count,
+    /// `etcd_server_learner_promote_successes`.
+    pub promotions: Count,
+    /// `etcd_debugging_lease_granted_total`.
+    pub leases_granted: Count,
+    /// `etcd_debugging_lease_revoked_total`.
+    pub leases_revoked: Count,
+    /// `etcd_debugging_lease_renewed_total`.
+    pub leases_renewed: Count,
+    /// `etcd_debugging_server_lease_expired_total`.
+    pub leases_expired: Count,
+    /// Checkpoints written (`etcd_debugging_snap_save_total_duration_seconds`).
+    pub checkpoints: Durations,
+    /// Writing and syncing the log, once a round (`etcd_disk_wal_fsync_duration_seconds`).
+    pub log_syncs: Durations,
+    /// Applying one entry (`etcd_server_apply_duration_seconds`).
+    pub applies: Durations,
+}
+
+/// One connection's counts.
+#[derive(Debug, Default)]
+pub struct PeerStats {
+    /// `etcd_network_peer_sent_bytes_total`.
+    pub sent_bytes: Count,
+    /// `etcd_network_peer_received_bytes_total`.
+    pub received_bytes: Count,
+    /// `etcd_network_peer_sent_failures_total`.
+    pub sent_failures: Count,
+    /// `etcd_network_peer_received_failures_total`.
+    pub received_failures: Count,
+    /// `etcd_network_active_peers`, 0 or 1.
+    pub active: Count,
+    /// `etcd_network_peer_round_trip_time_seconds`.
+    pub round_trips: Durations,
+    /// `etcd_network_snapshot_send_success`.
+    pub snapshots_sent: Count,
+    /// `etcd_network_snapshot_send_failures`.
+    pub snapshots_failed: Count,
+}
+
+/// The counts of every connection, by the peer's id.
+pub type PeersStats = BTreeMap<u64, std::sync::Arc<PeerStats>>;
