@@ -27,12 +27,8 @@ pub struct SliceFigures {
     pub operations: u64,
     /// Operations per second.
     pub per_second: f64,
-    /// Latencies in milliseconds.
-    pub p50_ms: f64,
-    /// 99 % stayed within it.
-    pub p99_ms: f64,
-    /// 99.9 % stayed within it.
-    pub p999_ms: f64,
+    /// Latencies of the slice.
+    pub latencies: Latencies,
     /// The server's CPU time per operation, if its processes are known.
     pub cpu_us_per_operation: Option<f64>,
     /// The server's resident memory after the slice.
@@ -58,9 +54,34 @@ pub struct Series {
     pub misses: u64,
     /// Operations that were due but could not be sent.
     pub unsent: u64,
-    /// Everything counted, for the latencies of the whole run.
+    /// Latencies of all slices together.
+    pub latencies: Latencies,
     #[serde(skip)]
-    pub total: Tally,
+    total: Tally,
+}
+
+/// Percentiles in milliseconds.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub struct Latencies {
+    /// The median.
+    pub p50_ms: f64,
+    /// 99 % stayed within it.
+    pub p99_ms: f64,
+    /// 99.9 % stayed within it.
+    pub p999_ms: f64,
+    /// The longest.
+    pub max_ms: f64,
+}
+
+impl Latencies {
+    fn of(tally: &Tally) -> Self {
+        Self {
+            p50_ms: tally.latency_ms(0.5),
+            p99_ms: tally.latency_ms(0.99),
+            p999_ms: tally.latency_ms(0.999),
+            max_ms: tally.latency_ms(1.0),
+        }
+    }
 }
 
 impl Series {
@@ -73,6 +94,7 @@ impl Series {
             failures: BTreeMap::new(),
             misses: 0,
             unsent: 0,
+            latencies: Latencies::default(),
             total: Tally::new(),
         }
     }
@@ -111,9 +133,9 @@ impl Figure {
     fn of(self, slice: &SliceFigures) -> Option<f64> {
         match self {
             Self::PerSecond => Some(slice.per_second),
-            Self::P50 => Some(slice.p50_ms),
-            Self::P99 => Some(slice.p99_ms),
-            Self::P999 => Some(slice.p999_ms),
+            Self::P50 => Some(slice.latencies.p50_ms),
+            Self::P99 => Some(slice.latencies.p99_ms),
+            Self::P999 => Some(slice.latencies.p999_ms),
             Self::Cpu => slice.cpu_us_per_operation,
             Self::Memory => slice
                 .rss_bytes
@@ -229,9 +251,7 @@ async fn run_slice(
     series.slices.push(SliceFigures {
         operations: main.operations,
         per_second: main.per_second(),
-        p50_ms: main.latency_ms(0.5),
-        p99_ms: main.latency_ms(0.99),
-        p999_ms: main.latency_ms(0.999),
+        latencies: Latencies::of(main),
         cpu_us_per_operation: used(cpu(before.0), cpu(after)),
         rss_bytes: after.map(|usage| usage.rss_bytes),
         generator_cpu_us_per_operation: used(cpu(before.1), cpu(generator_after)).unwrap_or(0.0),
@@ -245,6 +265,7 @@ async fn run_slice(
         }
     }
     series.total.add(main);
+    series.latencies = Latencies::of(&series.total);
     Ok(())
 }
 
