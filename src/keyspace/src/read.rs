@@ -118,14 +118,10 @@ impl Wish {
     /// order than the key's decide which entries are within the limit. etcd pushes the limit down
     /// too where a sort field was named without an order, and sorts what it got.
     fn of(range: &Range) -> Wish {
-        let from_end = matches!(
-            range.sort,
-            Some(Sort {
-                by: SortBy::Key,
-                descending: true,
-                ..
-            })
-        );
+        let from_end = !range.count_only
+            && range
+                .sort
+                .is_some_and(|sort| sort.by == SortBy::Key && sort.descending);
         let by_key = range
             .sort
             .is_none_or(|sort| sort.by == SortBy::Key || sort.after_limit);
