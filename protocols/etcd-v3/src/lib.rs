@@ -12,6 +12,8 @@ pub mod grpc;
 mod hash;
 pub mod ops;
 pub mod reply;
+#[cfg(test)]
+mod testing;
 pub mod wire;
 
 pub use calls::{Calls, Method};

@@ -287,3 +287,197 @@ impl Reply for Watched {
         self.events().for_each(|event| event.write_as(11, out));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{World, delete, put};
+    use proto::etcdserverpb as pb;
+    use proto::mvccpb;
+
+    const HEADER: Header = Header {
+        cluster: u64::MAX,
+        member: 7,
+        revision: 300,
+        term: 2,
+    };
+
+    /// What a client reads out of a reply; and the size it was said to have is right.
+    fn read<M: prost::Message + Default>(reply: &impl Reply) -> M {
+        let mut bytes = Vec::new();
+        reply.write(&mut bytes);
+        assert_eq!(bytes.len(), reply.size());
+        M::decode(&bytes[..]).expect("what was written can be read")
+    }
+
+    fn header() -> Option<pb::ResponseHeader> {
+        Some(HEADER.into())
+    }
+
+    fn key_value(key: &str, value: &str, revision: i64, version: i64) -> mvccpb::KeyValue {
+        mvccpb::KeyValue {
+            key: key.to_owned().into(),
+            value: value.to_owned().into(),
+            create_revision: revision - version + 1,
+            mod_revision: revision,
+            version,
+            lease: 0,
+        }
+    }
+
+    fn ranged(world: &World, shown: Shown) -> Ranged {
+        Ranged {
+            header: Some(HEADER),
+            entries: vec![world.entry("a"), world.entry("b")],
+            shown,
+            more: true,
+            count: 5,
+        }
+    }
+
+    #[test]
+    fn a_range_reads_back() {
+        let mut world = World::new();
+        world.run([put("a", "1")]);
+        world.run([put("a", "2"), put("b", "")]);
+        let mut expected = pb::RangeResponse {
+            header: header(),
+            kvs: vec![key_value("a", "2", 3, 2), key_value("b", "", 3, 1)],
+            more: true,
+            count: 5,
+        };
+        let reply = ranged(&world, Shown::Whole);
+        assert_eq!(read::<pb::RangeResponse>(&reply), expected);
+        let part = read::<pb::RangeStreamResponse>(&RangePart(reply));
+        assert_eq!(part.range_response.as_ref(), Some(&expected));
+        expected.kvs[0].value.clear();
+        let keys = ranged(&world, Shown::Indexed);
+        assert_eq!(read::<pb::RangeResponse>(&keys), expected);
+    }
+
+    #[test]
+    fn writes_read_back() {
+        let mut world = World::new();
+        world.run([put("a", "1")]);
+        let before = key_value("a", "1", 2, 1);
+        let stored = Stored {
+            header: HEADER,
+            previous: Some(world.entry("a")),
+        };
+        let expected = pb::PutResponse {
+            header: header(),
+            prev_kv: Some(before.clone()),
+        };
+        assert_eq!(read::<pb::PutResponse>(&stored), expected);
+        let deleted = Deleted {
+            header: Header::default(),
+            deleted: 200,
+            previous: vec![world.entry("a")],
+        };
+        let deleted_expected = pb::DeleteRangeResponse {
+            header: Some(pb::ResponseHeader::default()),
+            deleted: 200,
+            prev_kvs: vec![before],
+        };
+        assert_eq!(read::<pb::DeleteRangeResponse>(&deleted), deleted_expected);
+        let inner = Committed {
+            header: Header::default(),
+            succeeded: false,
+            answers: vec![Answered::Delete(deleted)],
+        };
+        let txn = Committed {
+            header: HEADER,
+            succeeded: true,
+            answers: vec![
+                Answered::Put(stored),
+                Answered::Range(ranged_empty()),
+                Answered::Txn(inner),
+            ],
+        };
+        let txn = read::<pb::TxnResponse>(&txn);
+        assert!(txn.succeeded);
+        let answers: Vec<_> = txn.responses.into_iter().map(|it| it.response).collect();
+        use pb::response_op::Response as R;
+        let Some(R::ResponseTxn(inner)) = &answers[2] else {
+            panic!("{answers:?}")
+        };
+        assert_eq!(answers[0], Some(R::ResponsePut(expected)));
+        assert_eq!(
+            answers[1],
+            Some(R::ResponseRange(pb::RangeResponse {
+                header: header(),
+                ..pb::RangeResponse::default()
+            }))
+        );
+        assert_eq!(inner.header, Some(pb::ResponseHeader::default()));
+        let inner = inner.responses[0].response.clone();
+        assert_eq!(inner, Some(R::ResponseDeleteRange(deleted_expected)));
+    }
+
+    fn ranged_empty() -> Ranged {
+        Ranged {
+            header: Some(HEADER),
+            entries: vec![],
+            shown: Shown::Whole,
+            more: false,
+            count: 0,
+        }
+    }
+
+    #[test]
+    fn events_read_back() {
+        let mut world = World::new();
+        world.run([put("a", "1")]);
+        let mut changes = world.run([put("a", "2")]).changes;
+        changes.extend(world.run([delete("a")]).changes);
+        let watched = Watched {
+            header: HEADER,
+            watch_id: -1,
+            changes,
+            with_previous: true,
+            ..Watched::default()
+        };
+        let read = read::<pb::WatchResponse>(&watched);
+        assert_eq!(read.watch_id, -1);
+        let [put, deleted] = &read.events[..] else {
+            panic!("{read:?}")
+        };
+        assert_eq!(put.r#type(), mvccpb::event::EventType::Put);
+        assert_eq!(put.kv, Some(key_value("a", "2", 3, 2)));
+        assert_eq!(put.prev_kv, Some(key_value("a", "1", 2, 1)));
+        assert_eq!(deleted.r#type(), mvccpb::event::EventType::Delete);
+        let tombstone = mvccpb::KeyValue {
+            key: "a".into(),
+            mod_revision: 4,
+            ..mvccpb::KeyValue::default()
+        };
+        assert_eq!(deleted.kv, Some(tombstone));
+        assert_eq!(deleted.prev_kv, Some(key_value("a", "2", 3, 2)));
+    }
+
+    #[test]
+    fn large_replies_are_cut_between_events() {
+        let mut world = World::new();
+        let changes = world.run([put("a", "1"), put("b", "2"), put("c", "3"), put("d", "4")]);
+        let watched = |changes| Watched {
+            header: HEADER,
+            watch_id: 3,
+            changes,
+            ..Watched::default()
+        };
+        let whole = watched(changes.changes.clone());
+        let two = watched(changes.changes[..2].to_vec()).size();
+        for (bytes_max, parts) in [
+            (usize::MAX, vec![4]),
+            (two + 5, vec![2, 2]),
+            (1, vec![1; 4]),
+        ] {
+            let split = watched(whole.changes.clone()).split(bytes_max);
+            let sizes: Vec<usize> = split.iter().map(|it| it.changes.len()).collect();
+            assert_eq!(sizes, parts, "at most {bytes_max} bytes");
+            let (last, others) = split.split_last().expect("there is a part");
+            assert!(!last.fragment);
+            assert!(others.iter().all(|it| it.fragment && it.watch_id == 3));
+        }
+    }
+}

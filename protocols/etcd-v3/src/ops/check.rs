@@ -217,3 +217,178 @@ fn successor(key: &[u8]) -> Bytes {
     next.push(0);
     next.into()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn op(request: Request) -> RequestOp {
+        RequestOp {
+            request: Some(request),
+        }
+    }
+
+    fn puts(key: &'static str) -> RequestOp {
+        op(Request::RequestPut(PutRequest {
+            key: key.into(),
+            ..PutRequest::default()
+        }))
+    }
+
+    fn deletes(key: &'static str, range_end: &'static str) -> RequestOp {
+        op(Request::RequestDeleteRange(DeleteRangeRequest {
+            key: key.into(),
+            range_end: range_end.into(),
+            prev_kv: false,
+        }))
+    }
+
+    fn inner(success: Vec<RequestOp>, failure: Vec<RequestOp>) -> RequestOp {
+        op(Request::RequestTxn(branches(success, failure)))
+    }
+
+    fn branches(success: Vec<RequestOp>, failure: Vec<RequestOp>) -> TxnRequest {
+        TxnRequest {
+            compare: vec![],
+            success,
+            failure,
+        }
+    }
+
+    #[test]
+    fn a_key_is_written_once_on_each_path() {
+        let check = |success| txn(&branches(success, vec![]), 128);
+        let twice = Err(errors::DUPLICATE_KEY);
+        assert_eq!(check(vec![puts("a"), puts("b")]), Ok(()));
+        assert_eq!(check(vec![puts("a"), puts("a")]), twice);
+        assert_eq!(check(vec![puts("b"), deletes("a", "c")]), twice);
+        assert_eq!(check(vec![puts("c"), deletes("a", "c")]), Ok(()));
+        assert_eq!(check(vec![puts("c"), deletes("a", "\0")]), twice);
+        assert_eq!(check(vec![deletes("a", "c"), deletes("b", "d")]), Ok(()));
+        assert_eq!(
+            check(vec![puts("a"), inner(vec![puts("a")], vec![])]),
+            twice
+        );
+        let either = || inner(vec![puts("a")], vec![puts("a")]);
+        assert_eq!(check(vec![either()]), Ok(()));
+        assert_eq!(check(vec![either(), either()]), twice);
+        assert_eq!(
+            check(vec![inner(vec![], vec![puts("a")]), puts("a")]),
+            twice
+        );
+        let put_first = vec![
+            inner(vec![puts("a")], vec![]),
+            inner(vec![deletes("a", "")], vec![]),
+        ];
+        assert_eq!(check(put_first), Ok(()), "as etcd has it");
+        let delete_first = vec![
+            inner(vec![deletes("a", "")], vec![]),
+            inner(vec![puts("a")], vec![]),
+        ];
+        assert_eq!(check(delete_first), twice);
+        let other_branch = branches(vec![puts("a")], vec![puts("a")]);
+        assert_eq!(txn(&other_branch, 128), Ok(()));
+    }
+
+    #[test]
+    fn nested_transactions_share_the_limit() {
+        let many = |n| (0..n).map(|_| deletes("a", "")).collect::<Vec<_>>();
+        let check = |success| txn(&branches(success, vec![]), 4);
+        assert_eq!(check(many(4)), Ok(()));
+        assert_eq!(check(many(5)), Err(errors::TOO_MANY_OPS));
+        assert_eq!(check(vec![inner(many(3), vec![])]), Ok(()));
+        assert_eq!(
+            check(vec![inner(many(4), vec![])]),
+            Err(errors::TOO_MANY_OPS)
+        );
+        let mut deep = inner(vec![], vec![]);
+        for _ in 0..10 {
+            deep = inner(vec![deep], vec![]);
+        }
+        assert_eq!(check(vec![deep]), Err(errors::TOO_MANY_OPS));
+    }
+
+    #[test]
+    fn operations_are_checked_in_order() {
+        let check = |success| txn(&branches(success, vec![]), 128);
+        let nothing = RequestOp { request: None };
+        assert_eq!(check(vec![nothing.clone()]), Err(errors::KEY_NOT_FOUND));
+        assert_eq!(check(vec![puts(""), nothing]), Err(errors::EMPTY_KEY));
+        let no_key = TxnRequest {
+            compare: vec![proto::etcdserverpb::Compare::default()],
+            success: vec![puts("a"), puts("a")],
+            failure: vec![],
+        };
+        assert_eq!(txn(&no_key, 128), Err(errors::EMPTY_KEY));
+    }
+
+    #[test]
+    fn what_a_put_keeps_is_not_given() {
+        let request = |value: &'static str, lease, ignore_value, ignore_lease| PutRequest {
+            key: "a".into(),
+            value: value.into(),
+            lease,
+            prev_kv: false,
+            ignore_value,
+            ignore_lease,
+        };
+        assert_eq!(put(&request("v", 1, false, false)), Ok(()));
+        assert_eq!(put(&request("", 0, true, true)), Ok(()));
+        assert_eq!(
+            put(&request("v", 0, true, false)),
+            Err(errors::VALUE_PROVIDED)
+        );
+        assert_eq!(
+            put(&request("v", 1, true, true)),
+            Err(errors::VALUE_PROVIDED)
+        );
+        assert_eq!(
+            put(&request("", 1, true, true)),
+            Err(errors::LEASE_PROVIDED)
+        );
+    }
+
+    #[test]
+    fn orders_that_are_none_are_refused() {
+        let request = |sort_order, sort_target| RangeRequest {
+            key: "a".into(),
+            sort_order,
+            sort_target,
+            ..RangeRequest::default()
+        };
+        assert_eq!(range(&request(2, 4)), Ok(()));
+        assert_eq!(range(&request(3, 0)), Err(errors::INVALID_SORT_OPTION));
+        assert_eq!(range(&request(0, 5)), Err(errors::INVALID_SORT_OPTION));
+        assert!(range_stream(&request(1, 0)).is_ok());
+        assert!(range_stream(&request(0, 3)).is_ok());
+        assert!(range_stream(&request(1, 3)).is_err());
+        assert!(range_stream(&request(2, 0)).is_err());
+    }
+
+    proptest! {
+        /// Against a list of the ranges as they came.
+        #[test]
+        fn deleted_ranges_hold_what_any_of_them_holds(
+            ranges in prop::collection::vec((0..20u8, prop::option::of(0..20u8), any::<bool>()), 0..12),
+            key in 0..21u8,
+        ) {
+            let key_of = |n: u8| Bytes::copy_from_slice(&[b'a' + n]);
+            let spans: Vec<Span> = ranges
+                .into_iter()
+                .map(|(start, end, single)| Span {
+                    start: key_of(start),
+                    end: match end {
+                        _ if single => End::Single,
+                        Some(end) => End::Before(key_of(end)),
+                        None => End::Unbounded,
+                    },
+                })
+                .collect();
+            let mut deletes = Deletes::default();
+            spans.iter().for_each(|span| deletes.add(span.clone()));
+            let key = key_of(key);
+            prop_assert_eq!(deletes.hold(&key), spans.iter().any(|span| span.contains(&key)));
+        }
+    }
+}

@@ -12,6 +12,8 @@
 mod interval;
 mod ring;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 pub use stream::{Delivery, WatchStream};
 

@@ -50,8 +50,9 @@ pub struct WatchStream {
 struct Cursor {
     tag: i64,
     span: Span,
-    /// The first revision asked for.
-    start: u64,
+    /// Before this revision there is no progress to speak of: it is asked for, or known to have
+    /// happened when the watcher came.
+    begins: u64,
     /// The next revision to look at.
     next: u64,
     /// It was not known to the hub at this revision: what it wants up to here is in history only.
@@ -94,6 +95,7 @@ impl WatchStream {
             let published = self.hub.shared.published.load(Ordering::Acquire);
             self.reader.revision().0.max(published)
         };
+        let begins = start.map_or(now, |start| start.0.max(now));
         let start = start.map_or(now + 1, |start| start.0);
         if start <= now {
             // The caller polls next, so there is nobody to wake.
@@ -102,7 +104,7 @@ impl WatchStream {
         let cursor = Cursor {
             tag,
             span,
-            start,
+            begins,
             next: start,
             since: now,
             slow: false,
@@ -129,7 +131,7 @@ impl WatchStream {
     pub fn progress(&self) -> Option<Revision> {
         let now = self.hub.shared.published.load(Ordering::Acquire);
         let idle = self.inbox.notes.lock().unread.is_empty();
-        let begun = self.cursors.values().all(|cursor| cursor.start <= now);
+        let begun = self.cursors.values().all(|cursor| cursor.begins <= now);
         (idle && begun).then_some(Revision(now))
     }
 
@@ -138,7 +140,7 @@ impl WatchStream {
         let serial = self.serials.get(&tag)?;
         let now = self.hub.shared.published.load(Ordering::Acquire);
         let idle = !self.inbox.notes.lock().unread.contains_key(serial);
-        (idle && self.cursors[serial].start <= now).then_some(Revision(now))
+        (idle && self.cursors[serial].begins <= now).then_some(Revision(now))
     }
 
     /// The next thing that happened to a watcher of this stream.
