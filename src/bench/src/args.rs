@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::ensure;
 use clap::{Args, Subcommand, ValueEnum};
+use serde::Serialize;
 
 use crate::generator::Workload;
 use crate::keys::KeySpace;
@@ -106,7 +107,7 @@ pub struct MeasureArgs {
 }
 
 /// How much load.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Args, Serialize)]
 pub struct LoadArgs {
     /// Requests in flight; each client asks again when it was answered.
     #[arg(long, default_value_t = 1)]

@@ -150,6 +150,10 @@ impl Figure {
 pub struct Outcome {
     /// The workload's name, with its sizes.
     pub name: String,
+    /// How much load it was.
+    pub load: LoadArgs,
+    /// The length of a slice.
+    pub slice_ms: u64,
     /// The measured server, and then the one it is compared to.
     pub series: Vec<Series>,
 }
@@ -174,104 +178,124 @@ pub async fn compare(
     measure: &MeasureArgs,
 ) -> anyhow::Result<Outcome> {
     let progress = progress_bar(name, contenders.len() * (measure.rounds + 1));
-    let mut generators = Vec::new();
+    let mut sides = Vec::new();
     for contender in contenders {
         if matches!(workload, Workload::Unary(operation) if operation.reads()) {
             ensure_keys(contender, load, measure).await?;
         }
-        let plan = plan(contender, workload, load, measure)?;
-        generators.push(Generator::start(&plan).await?);
-    }
-    let mut series: Vec<_> = contenders.iter().map(Series::new).collect();
-    if measure.warmup_ms > 0 {
-        for (contender, generator) in contenders.iter().zip(&generators) {
-            let mut discarded = Series::new(contender);
-            let warmup = Duration::from_millis(measure.warmup_ms);
-            run_slice(
-                contender,
-                generator,
-                workload,
-                warmup,
-                measure,
-                &mut discarded,
-            )
-            .await?;
-            progress.inc(1);
+        let mut side = Side::new(contender, workload, load, measure).await?;
+        if measure.warmup_ms > 0 {
+            side.run(Duration::from_millis(measure.warmup_ms)).await?;
+            side.series = Series::new(contender);
         }
+        progress.inc(1);
+        sides.push(side);
     }
     let slice = Duration::from_millis(measure.slice_ms);
     for round in 0..measure.rounds {
-        for turn in 0..contenders.len() {
-            let at = (first_of_round(round) + turn) % contenders.len();
-            let (contender, generator) = (&contenders[at], &generators[at]);
-            run_slice(
-                contender,
-                generator,
-                workload,
-                slice,
-                measure,
-                &mut series[at],
-            )
-            .await?;
+        for turn in 0..sides.len() {
+            let at = (first_of_round(round) + turn) % sides.len();
+            sides[at].run(slice).await?;
             progress.inc(1);
         }
     }
     progress.finish_and_clear();
     Ok(Outcome {
         name: name.to_owned(),
-        series,
+        load: load.clone(),
+        slice_ms: measure.slice_ms,
+        series: sides.into_iter().map(|side| side.series).collect(),
     })
 }
 
-async fn run_slice(
-    contender: &Contender,
-    generator: &Generator,
+/// A contender under load.
+struct Side<'a> {
+    contender: &'a Contender,
+    generator: Generator,
     workload: Workload,
-    duration: Duration,
-    measure: &MeasureArgs,
-    series: &mut Series,
-) -> anyhow::Result<()> {
-    let myself = [std::process::id()];
-    let revision = contender.revision().await?;
-    let before = (contender.usage()?, usage_of(&myself)?);
-    let counted = generator.slice(duration).await?;
-    let generator_after = usage_of(&myself)?;
-    tokio::time::sleep(Duration::from_millis(measure.settle_ms)).await;
-    let after = contender.usage()?;
-    check_revision(
-        contender,
-        workload,
-        &counted,
-        contender.revision().await? - revision,
-    )?;
-    let main = &counted.main;
-    let operations = main.operations.max(1) as f64;
-    let used = |before: Option<f64>, after: Option<f64>| Some((after? - before?) / operations);
-    let cpu = |usage: Option<crate::process::Usage>| usage.map(|usage| usage.cpu_us);
-    series.slices.push(SliceFigures {
-        operations: main.operations,
-        per_second: main.per_second(),
-        latencies: Latencies::of(main),
-        cpu_us_per_operation: used(cpu(before.0), cpu(after)),
-        rss_bytes: after.map(|usage| usage.rss_bytes),
-        generator_cpu_us_per_operation: used(cpu(before.1), cpu(generator_after)).unwrap_or(0.0),
-    });
-    series.rss_peak_bytes = after.map(|usage| usage.rss_peak_bytes);
-    series.misses += main.misses;
-    series.unsent += main.unsent + counted.writers.unsent;
-    for tally in [main, &counted.writers] {
-        for (reason, count) in &tally.failures {
-            *series.failures.entry(reason.clone()).or_default() += count;
-        }
+    settle: Duration,
+    series: Series,
+}
+
+impl<'a> Side<'a> {
+    async fn new(
+        contender: &'a Contender,
+        workload: Workload,
+        load: &LoadArgs,
+        measure: &MeasureArgs,
+    ) -> anyhow::Result<Self> {
+        let plan = Plan {
+            workload,
+            endpoints: contender.targets.clone(),
+            token: contender.token.clone(),
+            clients: load.clients,
+            connections: load.connections,
+            threads: measure.threads,
+            per_second: load.rate,
+            keys: load.keys()?,
+            sequential: load.sequential_keys,
+            value_bytes: load.val_size,
+            seed: measure.seed,
+        };
+        Ok(Self {
+            contender,
+            generator: Generator::start(&plan).await?,
+            workload,
+            settle: Duration::from_millis(measure.settle_ms),
+            series: Series::new(contender),
+        })
     }
-    series.total.add(main);
-    series.latencies = Latencies::of(&series.total);
-    Ok(())
+
+    /// One slice, added to the series.
+    async fn run(&mut self, duration: Duration) -> anyhow::Result<()> {
+        let contender = self.contender;
+        let revision = contender.revision().await?;
+        let before = contender.usage()?;
+        let own_before = own_cpu_us()?;
+        let counted = self.generator.slice(duration).await?;
+        let own_after = own_cpu_us()?;
+        tokio::time::sleep(self.settle).await;
+        let after = contender.usage()?;
+        let moved = contender.revision().await? - revision;
+        check_revision(contender.name, self.workload, &counted, moved)?;
+
+        let main = &counted.main;
+        let operations = main.operations.max(1) as f64;
+        let cpu_us = before
+            .zip(after)
+            .map(|(before, after)| after.cpu_us - before.cpu_us);
+        let series = &mut self.series;
+        series.slices.push(SliceFigures {
+            operations: main.operations,
+            per_second: main.per_second(),
+            latencies: Latencies::of(main),
+            cpu_us_per_operation: cpu_us.map(|cpu_us| cpu_us / operations),
+            rss_bytes: after.map(|usage| usage.rss_bytes),
+            generator_cpu_us_per_operation: (own_after - own_before) / operations,
+        });
+        series.rss_peak_bytes = after.map(|usage| usage.rss_peak_bytes);
+        series.misses += main.misses;
+        series.unsent += main.unsent + counted.writers.unsent;
+        for tally in [main, &counted.writers] {
+            for (reason, count) in &tally.failures {
+                *series.failures.entry(reason.clone()).or_default() += count;
+            }
+        }
+        series.total.add(main);
+        series.latencies = Latencies::of(&series.total);
+        Ok(())
+    }
+}
+
+/// The generator's own CPU time so far.
+fn own_cpu_us() -> anyhow::Result<f64> {
+    let usage = usage_of(&[std::process::id()])?;
+    Ok(usage.map_or(0.0, |usage| usage.cpu_us))
 }
 
 /// Every acknowledged write moves the revision by one; one that failed may have happened.
 fn check_revision(
-    contender: &Contender,
+    contender: &str,
     workload: Workload,
     counted: &Counted,
     moved: i64,
@@ -280,32 +304,10 @@ fn check_revision(
     let failed = i64::try_from(counted.main.failure_count() + counted.writers.failure_count())?;
     ensure!(
         (acknowledged..=acknowledged + failed).contains(&moved),
-        "{} acknowledged {acknowledged} writes ({failed} operations failed) but its revision \
-         moved by {moved} during {workload:?}: somebody else writes, or the server lies",
-        contender.name
+        "{contender} acknowledged {acknowledged} writes ({failed} operations failed) but its revision \
+         moved by {moved} during {workload:?}: somebody else writes, or the server lies"
     );
     Ok(())
-}
-
-fn plan(
-    contender: &Contender,
-    workload: Workload,
-    load: &LoadArgs,
-    measure: &MeasureArgs,
-) -> anyhow::Result<Plan> {
-    Ok(Plan {
-        workload,
-        endpoints: contender.targets.clone(),
-        token: contender.token.clone(),
-        clients: load.clients,
-        connections: load.connections,
-        threads: measure.threads,
-        per_second: load.rate,
-        keys: load.keys()?,
-        sequential: load.sequential_keys,
-        value_bytes: load.val_size,
-        seed: measure.seed,
-    })
 }
 
 async fn ensure_keys(
@@ -335,29 +337,29 @@ pub async fn fill(
     per_txn: u64,
 ) -> anyhow::Result<Series> {
     let workload = Workload::Unary(Operation::Fill { per_txn });
-    let generator = Generator::start(&plan(contender, workload, load, measure)?).await?;
+    let mut side = Side::new(contender, workload, load, measure).await?;
     let keys = load.keys()?;
     let progress = progress_bar("fill", usize::try_from(keys.count())?);
-    let mut series = Series::new(contender);
     let slice = Duration::from_millis(measure.slice_ms);
     loop {
-        run_slice(contender, &generator, workload, slice, measure, &mut series).await?;
+        side.run(slice).await?;
         progress.set_position(contender.count(&keys).await?);
-        if series.slices.last().is_none_or(|last| last.operations == 0) {
+        let slices = &mut side.series.slices;
+        if slices.last().is_none_or(|last| last.operations == 0) {
+            slices.pop();
             break;
         }
     }
     progress.finish_and_clear();
-    series.slices.pop();
     let count = contender.count(&keys).await?;
     ensure!(
         count >= keys.count(),
         "{} has {count} of {} keys after filling them in: {:?}",
         contender.name,
         keys.count(),
-        series.failures
+        side.series.failures
     );
-    Ok(series)
+    Ok(side.series)
 }
 
 /// Shown on a terminal only, on standard error.

@@ -68,8 +68,13 @@ async fn run_fill(args: &FillArgs) -> anyhow::Result<Report> {
     for contender in meet(&args.common.target).await? {
         series.push(fill(&contender, load, measure, args.txn_ops.max(1)).await?);
     }
-    let name = format!("fill {}/{}", load.clients, load.connections);
-    Ok(Report::new(vec![Outcome { name, series }], Vec::new()))
+    let outcome = Outcome {
+        name: format!("fill {}/{}", load.clients, load.connections),
+        load: load.clone(),
+        slice_ms: measure.slice_ms,
+        series,
+    };
+    Ok(Report::new(vec![outcome], Vec::new()))
 }
 
 /// The measured server, and the one it is compared to, if any.
