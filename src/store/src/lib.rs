@@ -12,6 +12,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use thiserror::Error;
 
+pub mod checkpoint;
 mod disk;
 pub mod log;
 pub mod mem;
@@ -86,6 +87,9 @@ pub trait LogStore: LogReader + Send {
     fn cut(&mut self, index: u64) -> Result<(), Fault>;
 }
 
+/// How many images a [`CheckpointStore`] keeps, so that one damaged image costs nothing.
+pub const IMAGES_KEPT: usize = 2;
+
 /// Where a checkpoint stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Mark {
@@ -97,7 +101,8 @@ pub struct Mark {
     pub meta: Bytes,
 }
 
-/// One record of a checkpoint; opaque, ordered by key, unique by key.
+/// One record of a checkpoint; opaque, ordered by key, unique by key. One that is loaded may share
+/// its memory with a thousand others: copy what is to be kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
     /// Where it belongs.
@@ -127,8 +132,9 @@ pub trait CheckpointStore: Send {
     /// Lays an increment over the newest checkpoint, atomically with its mark, and makes it durable.
     ///
     /// `records` are all that changed after `since`, the index of [`CheckpointStore::newest`] when
-    /// they were collected. Answers `false`, and does nothing, when that is no longer the newest:
-    /// an image was finished meanwhile, over which these records would leave a gap.
+    /// they were collected. Answers `false`, and lays nothing, when that is no longer the newest
+    /// (an image was finished meanwhile, over which these records would leave a gap), or when the
+    /// increment is too large or could not be kept: write an image then.
     fn increment(&mut self, since: u64, mark: Mark, records: Vec<Record>) -> Result<bool, Fault>;
     /// The log entry up to which the log may be cut: that of the older of the two images kept (0
     /// while there are fewer), so that one damaged image costs nothing.

@@ -7,10 +7,7 @@ use bytes::Bytes;
 
 use super::{MemDisk, fault};
 use crate::merge::Merge;
-use crate::{CheckpointStore, Fault, ImageSink, Loaded, Mark, Record};
-
-/// How many images are kept, so that one damaged image costs nothing.
-const IMAGES_KEPT: usize = 2;
+use crate::{CheckpointStore, Fault, IMAGES_KEPT, ImageSink, Loaded, Mark, Record};
 
 struct Image {
     mark: Mark,
@@ -59,6 +56,19 @@ impl Files {
     fn newest(&self) -> Option<&Mark> {
         let image = self.images.last().map(|image| &image.mark);
         self.increments.mark.as_ref().or(image)
+    }
+
+    /// Takes a finished image in, and removes what it supersedes.
+    fn take(&mut self, image: Image) {
+        let older = self
+            .images
+            .partition_point(|other| other.mark.index <= image.mark.index);
+        if older == self.images.len() {
+            self.increments = Increments::default();
+        }
+        self.images.insert(older, image);
+        let excess = self.images.len().saturating_sub(IMAGES_KEPT);
+        self.images.drain(..excess);
     }
 
     fn drop_damaged(&mut self) {
@@ -170,15 +180,11 @@ impl ImageSink for MemImage {
     fn finish(self: Box<Self>) -> Result<(), Fault> {
         let mut disk = self.disk.enter(self.generation, "finish an image")?;
         if disk.sync("finish an image")? {
-            let files = &mut disk.checkpoint;
-            files.images.push(Image {
+            disk.checkpoint.take(Image {
                 mark: self.mark,
                 records: self.records.into(),
                 damaged: false,
             });
-            let excess = files.images.len().saturating_sub(IMAGES_KEPT);
-            files.images.drain(..excess);
-            files.increments = Increments::default();
         }
         Ok(())
     }
