@@ -1,0 +1,222 @@
+//! Automatic compaction: when to forget which revisions. Pure; [`drive`] gives it time and carries
+//! out what it says. Rules and intervals are etcd's.
+
+use crate::flags::value::FlagValue;
+use gateway::keyspace::{Command, Refusal, Revision};
+use gateway::{Error, Gate, Principal};
+use std::collections::VecDeque;
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+use tracing::{info, warn};
+
+/// In the mode 'revision', time between two compactions.
+const REVISION_INTERVAL: Duration = Duration::from_secs(5 * 60);
+/// In the mode 'periodic', the longest time between two compactions.
+const PERIODIC_INTERVAL_MAX: Duration = Duration::from_secs(60 * 60);
+/// Samples of the revision in each period.
+const SAMPLES: u32 = 10;
+
+/// What is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retention {
+    /// What happened since this long ago.
+    Period(Duration),
+    /// This many of the newest revisions.
+    Revisions(u64),
+}
+
+impl Retention {
+    /// Reads `--auto-compaction-mode` and `--auto-compaction-retention`; none keeps everything.
+    pub fn parse(mode: &str, text: &str) -> Result<Option<Retention>, String> {
+        let failed = |why: String| format!("error parsing CompactionRetention: {why}");
+        let retention = match mode {
+            "periodic" => match text.parse::<u32>() {
+                // Without a unit, hours.
+                Ok(hours) => Retention::Period(Duration::from_secs(u64::from(hours) * 3600)),
+                Err(_) => Retention::Period(
+                    Duration::parse(text)
+                        .map_err(|_| failed(format!("invalid duration {text:?}")))?,
+                ),
+            },
+            "revision" => Retention::Revisions(
+                text.parse()
+                    .map_err(|_| failed(format!("invalid number {text:?}")))?,
+            ),
+            "" => return Err("undefined auto-compaction-mode".into()),
+            _ => return Err(format!("unknown auto-compaction-mode {mode:?}")),
+        };
+        Ok(match retention {
+            Retention::Period(Duration::ZERO) | Retention::Revisions(0) => None,
+            Retention::Period(_) | Retention::Revisions(_) => Some(retention),
+        })
+    }
+}
+
+/// Decides what to compact. Times count from any fixed moment.
+#[derive(Debug)]
+pub struct Compactor {
+    retention: Retention,
+    /// The revision at each tick, oldest first, over one period.
+    samples: VecDeque<u64>,
+    last_success: Duration,
+    last_revision: u64,
+    compacted_once: bool,
+}
+
+impl Compactor {
+    /// Starts at time `now`, when the newest revision is `revision`.
+    pub fn new(retention: Retention, now: Duration, revision: u64) -> Compactor {
+        Compactor {
+            retention,
+            samples: VecDeque::from([revision]),
+            last_success: now,
+            last_revision: 0,
+            compacted_once: false,
+        }
+    }
+
+    /// Time between two ticks.
+    pub fn tick_interval(&self) -> Duration {
+        match self.retention {
+            Retention::Period(period) => period.min(PERIODIC_INTERVAL_MAX) / SAMPLES,
+            Retention::Revisions(_) => REVISION_INTERVAL,
+        }
+    }
+
+    /// A tick: what to compact, if anything. Only the leader compacts; the others keep their
+    /// samples, so that a new leader goes on where the old one stopped.
+    pub fn tick(&mut self, now: Duration, revision: u64, leading: bool) -> Option<u64> {
+        match self.retention {
+            Retention::Period(period) => {
+                let oldest = self.samples.front().copied().unwrap_or(revision);
+                let window = period.as_nanos() / self.tick_interval().as_nanos().max(1) + 1;
+                self.samples.push_back(revision);
+                if self.samples.len() as u128 > window {
+                    self.samples.pop_front();
+                }
+                // The first time a whole period has to pass, so that the oldest sample is that old.
+                let wait = if self.compacted_once {
+                    period.min(PERIODIC_INTERVAL_MAX)
+                } else {
+                    period
+                };
+                let due = now.saturating_sub(self.last_success) >= wait;
+                (leading && due && oldest != self.last_revision).then_some(oldest)
+            }
+            Retention::Revisions(kept) => {
+                let at = revision.saturating_sub(kept);
+                (leading && at > 0 && at != self.last_revision).then_some(at)
+            }
+        }
+    }
+
+    /// A compaction succeeded (or someone had compacted that far already).
+    pub fn compacted(&mut self, now: Duration, revision: u64) {
+        self.last_success = now;
+        self.last_revision = revision;
+        self.compacted_once = true;
+    }
+}
+
+/// Ticks for ever.
+pub async fn drive(mut compactor: Compactor, gate: &Gate, started: Instant) {
+    loop {
+        sleep(compactor.tick_interval()).await;
+        let status = gate.status();
+        let leading = status.leader == status.member;
+        let newest = gate.reader().revision().0;
+        let Some(revision) = compactor.tick(started.elapsed(), newest, leading) else {
+            continue;
+        };
+        info!(revision, "starting auto compaction");
+        let compact = Command::Compact(Revision(revision));
+        match gate.propose(&Principal::Anonymous, compact).await {
+            Ok(_) | Err(Error::Refused(Refusal::Compacted { .. })) => {
+                info!(revision, "completed auto compaction");
+                compactor.compacted(started.elapsed(), revision);
+            }
+            Err(error) => warn!(revision, %error, "failed auto compaction"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn minutes(count: u64) -> Duration {
+        Duration::from_secs(count * 60)
+    }
+
+    #[test]
+    fn retention_is_hours_without_a_unit() {
+        let parse = Retention::parse;
+        assert_eq!(parse("periodic", "0"), Ok(None));
+        assert_eq!(parse("revision", "0"), Ok(None));
+        assert_eq!(
+            parse("periodic", "5"),
+            Ok(Some(Retention::Period(minutes(300))))
+        );
+        assert_eq!(
+            parse("periodic", "5m"),
+            Ok(Some(Retention::Period(minutes(5))))
+        );
+        assert_eq!(
+            parse("revision", "1000"),
+            Ok(Some(Retention::Revisions(1000)))
+        );
+        assert!(parse("periodic", "-1").is_err());
+        assert!(parse("revision", "5m").is_err());
+        assert_eq!(
+            parse("daily", "1"),
+            Err("unknown auto-compaction-mode \"daily\"".into())
+        );
+    }
+
+    /// Every tick's decision, with one revision a minute from 1 on, until `until`.
+    fn run(retention: Retention, until: Duration) -> Vec<(u64, u64)> {
+        let mut compactor = Compactor::new(retention, Duration::ZERO, 1);
+        let mut compactions = Vec::new();
+        let mut now = compactor.tick_interval();
+        while now <= until {
+            let minute = now.as_secs() / 60;
+            if let Some(revision) = compactor.tick(now, minute + 1, true) {
+                compactor.compacted(now, revision);
+                compactions.push((minute, revision));
+            }
+            now += compactor.tick_interval();
+        }
+        compactions
+    }
+
+    #[test]
+    fn an_hour_is_kept_and_cut_hourly() {
+        let compactions = run(Retention::Period(minutes(60)), minutes(240));
+        assert_eq!(compactions, [(60, 1), (120, 55), (180, 115), (240, 175)]);
+    }
+
+    #[test]
+    fn a_day_is_kept_and_cut_hourly() {
+        let compactions = run(Retention::Period(minutes(24 * 60)), minutes(27 * 60));
+        assert_eq!(
+            compactions,
+            [(1440, 1), (1500, 55), (1560, 115), (1620, 175)]
+        );
+    }
+
+    #[test]
+    fn revisions_are_cut_every_five_minutes() {
+        let compactions = run(Retention::Revisions(10), minutes(25));
+        assert_eq!(compactions, [(10, 1), (15, 6), (20, 11), (25, 16)]);
+    }
+
+    #[test]
+    fn only_the_leader_cuts_and_failures_are_tried_again() {
+        let mut compactor = Compactor::new(Retention::Revisions(1), Duration::ZERO, 0);
+        assert_eq!(compactor.tick(minutes(5), 9, false), None);
+        assert_eq!(compactor.tick(minutes(10), 9, true), Some(8));
+        assert_eq!(compactor.tick(minutes(15), 9, true), Some(8));
+        compactor.compacted(minutes(15), 8);
+        assert_eq!(compactor.tick(minutes(20), 9, true), None);
+    }
+}

@@ -1,0 +1,280 @@
+//! Sockets: binding them, accepting connections, and speaking HTTP/1.1 and HTTP/2 (without TLS, by
+//! the preface) on each until the server stops.
+
+use crate::config::Config;
+use crate::http::Content;
+use crate::url::Url;
+use anyhow::{Context, anyhow, bail};
+use hyper::service::Service;
+use hyper::{Request, Response, body::Incoming};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use socket2::{SockRef, TcpKeepalive};
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpSocket, UnixListener};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, info, warn};
+
+/// Connections that the kernel completes before we accept them.
+const BACKLOG: u32 = 4096;
+/// File descriptors left for the log, checkpoints and peers (etcd's figure); connections get the
+/// rest of what the process may open.
+const RESERVED_FDS: u64 = 150;
+/// How long to wait before accepting again when the system is out of descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long a client may take to send an HTTP/1 request's head (etcd's figure).
+const HEAD_READ_MAX: Duration = Duration::from_secs(5 * 60);
+/// The most that a request's headers may take, in HTTP/1 and (uncompressed) in HTTP/2.
+const HEAD_BYTES_MAX: u32 = 64 << 10;
+/// What a client may send on a stream, and on all streams of a connection together, before we have
+/// read it: one request of the default size fits.
+const STREAM_WINDOW_BYTES: u32 = 2 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
+/// How long requests under way may go on once the server stops.
+const DRAIN_MAX: Duration = Duration::from_secs(1);
+/// A connection that is silent for this long is asked by the kernel whether it still lives.
+const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
+
+/// Answers requests. Cheap to clone: each connection has one.
+pub trait Handler:
+    Service<
+        Request<Incoming>,
+        Response = Response<Content>,
+        Error = Infallible,
+        Future: Future<Output = Result<Response<Content>, Infallible>> + Send + 'static,
+    > + Clone
+    + Send
+    + Sync
+    + 'static
+{
+}
+
+impl<S> Handler for S where
+    S: Service<
+            Request<Incoming>,
+            Response = Response<Content>,
+            Error = Infallible,
+            Future: Future<Output = Result<Response<Content>, Infallible>> + Send + 'static,
+        > + Clone
+        + Send
+        + Sync
+        + 'static
+{
+}
+
+/// A bound socket.
+pub enum Listener {
+    /// `http://`
+    Tcp(TcpListener),
+    /// `unix://`
+    Unix(UnixListener),
+}
+
+/// Binds where a URL says.
+pub fn bind(url: &Url, config: &Config) -> anyhow::Result<Listener> {
+    if url.secure() {
+        bail!("{url} asks for TLS, which comes with a later version");
+    }
+    if url.is_unix() {
+        return bind_unix(&url.address).with_context(|| format!("listen on {url}"));
+    }
+    bind_tcp(url, config).with_context(|| format!("listen on {url}"))
+}
+
+fn bind_tcp(url: &Url, config: &Config) -> anyhow::Result<Listener> {
+    let addresses = url.resolve()?;
+    // A name with both kinds of addresses means the first IPv4 one, as in Go.
+    let address = addresses
+        .iter()
+        .find(|address| address.is_ipv4())
+        .or(addresses.first())
+        .ok_or_else(|| anyhow!("no address"))?;
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
+    // Always, as in Go: without it a restart waits for the old connections' ends.
+    socket.set_reuseaddr(true)?;
+    if config.reuse_port {
+        socket.set_reuseport(true)?;
+    }
+    socket.bind(*address)?;
+    Ok(Listener::Tcp(socket.listen(BACKLOG)?))
+}
+
+/// A socket's file outlives its process; one that nobody answers on is replaced, as etcd does.
+fn bind_unix(path: &str) -> io::Result<Listener> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    Ok(Listener::Unix(UnixListener::bind(path)?))
+}
+
+impl Listener {
+    /// Where it is bound, for the log.
+    pub fn address(&self) -> String {
+        match self {
+            Listener::Tcp(listener) => listener
+                .local_addr()
+                .map_or_else(|error| error.to_string(), |address| address.to_string()),
+            Listener::Unix(listener) => listener
+                .local_addr()
+                .ok()
+                .and_then(|address| Some(address.as_pathname()?.display().to_string()))
+                .unwrap_or_default(),
+        }
+    }
+}
+
+/// The connections of all listeners, until they stop together.
+#[derive(Clone)]
+pub struct Connections {
+    http: Arc<auto::Builder<TokioExecutor>>,
+    slots: Arc<Semaphore>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Connections {
+    /// None yet.
+    pub fn new(config: &Config) -> Connections {
+        Connections {
+            http: Arc::new(http_settings(config)),
+            slots: Arc::new(Semaphore::new(connections_max())),
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        }
+    }
+
+    /// Accepts until the stop, in the background.
+    pub fn serve(&self, listener: Listener, handler: impl Handler) {
+        let connections = self.clone();
+        self.tasks.spawn(async move {
+            let address = listener.address();
+            tokio::select! {
+                () = connections.stop.cancelled() => {}
+                () = connections.accept(&listener, handler) => {}
+            }
+            info!(address, "stopped listening");
+        });
+    }
+
+    /// Stops accepting, lets requests under way finish within a bound, and closes everything.
+    pub async fn stop(&self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    async fn accept(&self, listener: &Listener, handler: impl Handler) {
+        loop {
+            // Beyond the bound, clients wait in the kernel's queue.
+            let Ok(slot) = self.slots.clone().acquire_owned().await else {
+                return;
+            };
+            let accepted = match listener {
+                Listener::Tcp(tcp) => tcp.accept().await.map(|(stream, _)| {
+                    prepare(&stream);
+                    self.spawn(stream, handler.clone(), slot);
+                }),
+                Listener::Unix(unix) => unix.accept().await.map(|(stream, _)| {
+                    self.spawn(stream, handler.clone(), slot);
+                }),
+            };
+            if let Err(error) = accepted {
+                pause_after(&error).await;
+            }
+        }
+    }
+
+    fn spawn(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        handler: impl Handler,
+        slot: OwnedSemaphorePermit,
+    ) {
+        let (http, stop) = (self.http.clone(), self.stop.clone());
+        self.tasks.spawn(async move {
+            let connection = http.serve_connection(TokioIo::new(stream), handler);
+            let mut connection = std::pin::pin!(connection);
+            let ended = tokio::select! {
+                ended = connection.as_mut() => ended,
+                () = stop.cancelled() => {
+                    connection.as_mut().graceful_shutdown();
+                    match tokio::time::timeout(DRAIN_MAX, connection).await {
+                        Ok(ended) => ended,
+                        Err(_) => Ok(()),
+                    }
+                }
+            };
+            if let Err(error) = ended {
+                debug!(%error, "connection ended");
+            }
+            drop(slot);
+        });
+    }
+}
+
+/// Answers are small and wanted at once; a client that vanished must not hold its slot for ever.
+fn prepare(stream: &tokio::net::TcpStream) {
+    let keepalive = TcpKeepalive::new().with_time(TCP_KEEPALIVE);
+    let prepared = stream
+        .set_nodelay(true)
+        .and_then(|()| SockRef::from(stream).set_tcp_keepalive(&keepalive));
+    if let Err(error) = prepared {
+        debug!(%error, "cannot set socket options");
+    }
+}
+
+/// A connection that died before it was accepted is its own affair; any other failure (no more
+/// descriptors, no memory) would fail again at once, so it waits.
+async fn pause_after(error: &io::Error) {
+    match error.kind() {
+        io::ErrorKind::ConnectionAborted
+        | io::ErrorKind::ConnectionReset
+        | io::ErrorKind::ConnectionRefused
+        | io::ErrorKind::Interrupted => {}
+        _ => {
+            warn!(%error, "cannot accept connections");
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+        }
+    }
+}
+
+fn connections_max() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let files = limit.current.unwrap_or(u64::MAX);
+    let free = files.saturating_sub(RESERVED_FDS).max(1);
+    usize::try_from(free)
+        .unwrap_or(usize::MAX)
+        .min(Semaphore::MAX_PERMITS)
+}
+
+fn http_settings(config: &Config) -> auto::Builder<TokioExecutor> {
+    let mut http = auto::Builder::new(TokioExecutor::new());
+    // Go spells `Content-Type`, and some scripts look for that.
+    http = http.title_case_headers(true);
+    http.http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_READ_MAX)
+        .max_buf_size(HEAD_BYTES_MAX as usize);
+    let ping_every = Some(config.keepalive_interval).filter(|every| !every.is_zero());
+    http.http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(ping_every)
+        .keep_alive_timeout(config.keepalive_timeout)
+        .max_concurrent_streams(config.max_concurrent_streams)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_header_list_size(HEAD_BYTES_MAX);
+    http
+}

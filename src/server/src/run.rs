@@ -1,0 +1,365 @@
+//! From a configuration to a member that serves, and back to a stopped process.
+
+use crate::compaction::{self, Compactor};
+use crate::config::{ClusterState, Config};
+use crate::flags::value::Urls;
+use crate::health::{self, Subject};
+use crate::http::{self, Front};
+use crate::listen::{Connections, Listener, bind};
+use crate::metrics::{Metrics, page};
+use crate::{ETCD_VERSION, data, members};
+use anyhow::{Context, anyhow};
+use axum::Router;
+use axum::http::header::CONTENT_TYPE;
+use axum::routing::any;
+use etcd_v3::EtcdV3;
+use gateway::keyspace::command::Alarm;
+use gateway::{Gate, Hub, Limits};
+use replica::{Failure, Handle};
+use sd_notify::NotifyState;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::{info, warn};
+
+/// How long handing leadership over and closing the stores may take before the process ends anyway;
+/// the log is durable at every moment.
+const STOP_MAX: Duration = Duration::from_secs(10);
+
+/// Serves until a signal or a failure. The log runs already.
+pub fn run(config: &Config, remarks: &[String]) -> anyhow::Result<()> {
+    for remark in remarks {
+        warn!("{remark}");
+    }
+    let runtime = tokio::runtime::Runtime::new().context("start the runtime")?;
+    let served = runtime.block_on(serve(config));
+    // What still runs then is past its bound.
+    runtime.shutdown_background();
+    served
+}
+
+async fn serve(config: &Config) -> anyhow::Result<()> {
+    info!(
+        etcd_version = ETCD_VERSION,
+        version = env!("CARGO_PKG_VERSION"),
+        name = config.name,
+        data_dir = config.data_dir,
+        listen_peer_urls = config.listen_peer_urls.to_string(),
+        listen_client_urls = config.listen_client_urls.to_string(),
+        advertise_client_urls = config.advertise_client_urls.to_string(),
+        initial_cluster = config.initial_cluster,
+        "starting an etcd server"
+    );
+    let mut signals = Signals::new()?;
+    let sockets = Sockets::bind(config)?;
+    let hub = Hub::new();
+    let handle = tokio::select! {
+        started = start_replica(config, &hub) => started?,
+        name = signals.first() => {
+            info!(signal = name, "stopped before the start");
+            return Ok(());
+        }
+    };
+    let member = Member::new(config, handle, hub);
+    let served = member.serve(sockets, &mut signals).await;
+    let stopped = tokio::time::timeout(STOP_MAX, member.stop());
+    tokio::select! {
+        finished = stopped => if finished.is_err() {
+            warn!("stopping takes too long; ending without");
+        },
+        name = signals.first() => warn!(signal = name, "second signal; ending at once"),
+    }
+    served
+}
+
+/// Opens the stores and starts the replica over them.
+async fn start_replica(config: &Config, hub: &Hub) -> anyhow::Result<Handle> {
+    let initialized = data::initialized(config)?;
+    let initial = match config.initial_members() {
+        Ok(members) => members,
+        // What is on the disk counts.
+        Err(_) if initialized => BTreeMap::default(),
+        Err(why) => return Err(anyhow!(why)),
+    };
+    data::prepare(config)?;
+    info!(
+        data_dir = config.data_dir,
+        initialized, "opening the stores"
+    );
+    let log_options = store::log::LogOptions {
+        unsafe_no_sync: config.no_fsync,
+        ..Default::default()
+    };
+    let log = store::log::Log::open(&config.log_dir(), log_options)?;
+    let checkpoints = store::checkpoint::Checkpoints::open(&config.checkpoint_dir())?;
+    let replica = replica::Config {
+        name: config.name.clone(),
+        peer_urls: config.advertise_peer_urls.texts(),
+        client_urls: config.advertise_client_urls.texts(),
+        initial_cluster: initial
+            .into_iter()
+            .map(|(name, urls): (String, Urls)| (name, urls.texts()))
+            .collect(),
+        cluster_token: config.initial_cluster_token.clone(),
+        join: config.initial_cluster_state == ClusterState::Existing,
+        force_new_cluster: config.force_new_cluster,
+        heartbeat: Duration::from_millis(config.heartbeat_ms),
+        election: Duration::from_millis(config.election_ms),
+        pre_vote: config.pre_vote,
+        advance_first_election: config.advance_first_election,
+        strict_reconfig: config.strict_reconfig_check,
+        learners_max: config.max_learners,
+        checkpoint_entries: config.snapshot_count,
+        catchup_entries: config.snapshot_catchup_entries,
+        seed: rand::random(),
+        ..replica::Config::default()
+    };
+    Ok(replica::start(replica, Box::new(log), Box::new(checkpoints), hub.sink()).await?)
+}
+
+/// Bound sockets, before anyone answers on them: a port that is taken ends the start early.
+struct Sockets {
+    peers: Vec<Listener>,
+    clients: Vec<Listener>,
+    clients_http: Vec<Listener>,
+    metrics: Vec<Listener>,
+}
+
+impl Sockets {
+    fn bind(config: &Config) -> anyhow::Result<Sockets> {
+        let all = |urls: &Urls| -> anyhow::Result<Vec<Listener>> {
+            urls.0.iter().map(|url| bind(url, config)).collect()
+        };
+        Ok(Sockets {
+            peers: all(&config.listen_peer_urls)?,
+            clients: all(&config.listen_client_urls)?,
+            clients_http: all(&config.listen_client_http_urls)?,
+            metrics: all(&config.listen_metrics_urls)?,
+        })
+    }
+}
+
+/// A running member with its connections.
+struct Member<'a> {
+    config: &'a Config,
+    replica: Handle,
+    gate: Gate,
+    etcd: EtcdV3,
+    metrics: Arc<Metrics>,
+    clients: Connections,
+    peers: Connections,
+}
+
+impl<'a> Member<'a> {
+    fn new(config: &'a Config, replica: Handle, hub: Hub) -> Member<'a> {
+        let limits = Limits {
+            request_bytes_max: config.max_request_bytes,
+            txn_ops_max: config.max_txn_ops,
+            space_bytes_max: config.quota(),
+            election_timeout: Duration::from_millis(config.election_ms),
+        };
+        let gate = Gate::new(replica.clone(), hub, limits);
+        let options = etcd_v3::Options {
+            watch_progress_interval: config.watch_progress_interval,
+        };
+        let etcd = etcd_v3::service(gate.clone(), options);
+        let metrics = Arc::new(Metrics::new(gate.clone(), replica.clone(), etcd.clone()));
+        Member {
+            config,
+            replica,
+            gate,
+            etcd,
+            metrics,
+            clients: Connections::new(config),
+            peers: Connections::new(config),
+        }
+    }
+
+    /// Joins the cluster, then serves until a signal (which is no error) or a failure.
+    async fn serve(&self, sockets: Sockets, signals: &mut Signals) -> anyhow::Result<()> {
+        let peer_http = members::members(self.gate.clone()).merge(members::version());
+        let peer_front = Front {
+            grpc: Some(self.replica.peer_service()),
+            http: peer_http.fallback(http::not_found),
+        };
+        for listener in sockets.peers {
+            info!(address = listener.address(), "serving peer traffic");
+            self.peers.serve(listener, peer_front.clone());
+        }
+        for listener in sockets.metrics {
+            info!(address = listener.address(), "serving metrics");
+            let front = Front::<EtcdV3> {
+                grpc: None,
+                http: self.observation().fallback(http::not_found),
+            };
+            self.clients.serve(listener, front);
+        }
+        let mut published = self.replica.published();
+        tokio::select! {
+            _ = published.wait_for(|published| *published) => {}
+            failure = self.replica.failed() => return outcome_of(&failure),
+            name = signals.first() => {
+                info!(signal = name, "received signal; shutting down");
+                return Ok(());
+            }
+        }
+        self.serve_clients(sockets.clients, sockets.clients_http);
+        notify(NotifyState::Ready);
+        tokio::select! {
+            failure = self.replica.failed() => outcome_of(&failure),
+            () = self.compact() => Ok(()),
+            name = signals.first() => {
+                info!(signal = name, "received signal; shutting down");
+                notify(NotifyState::Stopping);
+                Ok(())
+            }
+        }
+    }
+
+    /// gRPC and HTTP on the same ports, unless HTTP has ports of its own.
+    fn serve_clients(&self, both: Vec<Listener>, http_only: Vec<Listener>) {
+        let http = http::guarded(
+            self.observation()
+                .merge(members::version())
+                .merge(members::debug_vars(self.gate.clone())),
+            self.config.cors.clone(),
+            self.config.host_whitelist.clone(),
+        );
+        let split = !http_only.is_empty();
+        for listener in both {
+            let (traffic, http) = match split {
+                true => ("grpc", http::nothing()),
+                false => ("grpc+http", http.clone()),
+            };
+            let grpc = Some(self.etcd.clone());
+            self.serve_client(listener, Front { grpc, http }, traffic);
+        }
+        for listener in http_only {
+            let http = http.clone();
+            self.serve_client(listener, Front { grpc: None, http }, "http");
+        }
+    }
+
+    fn serve_client(&self, listener: Listener, front: Front<EtcdV3>, traffic: &str) {
+        info!("ready to serve client requests");
+        info!(
+            traffic,
+            address = listener.address(),
+            "serving client traffic insecurely; this is strongly discouraged!"
+        );
+        self.clients.serve(listener, front);
+    }
+
+    /// Metrics and health.
+    fn observation(&self) -> Router {
+        let metrics = self.metrics.clone();
+        let show = move || async move { ([(CONTENT_TYPE, page::CONTENT_TYPE)], metrics.page()) };
+        let patient = Patient {
+            gate: self.gate.clone(),
+            metrics: self.metrics.clone(),
+        };
+        Router::new()
+            .route("/metrics", any(show))
+            .merge(health::routes(patient))
+    }
+
+    /// Forgets old revisions as configured, for ever.
+    async fn compact(&self) {
+        // Checked with the rest of the configuration.
+        let Ok(Some(retention)) = self.config.retention() else {
+            return std::future::pending().await;
+        };
+        let started = tokio::time::Instant::now();
+        let revision = || self.gate.reader().revision().0;
+        let compactor = Compactor::new(retention, Duration::ZERO, revision());
+        compaction::drive(compactor, &self.gate, started).await
+    }
+
+    /// Lets requests finish, hands leadership over, and closes.
+    async fn stop(&self) {
+        self.clients.stop().await;
+        self.replica.stop().await;
+        self.peers.stop().await;
+        info!("closed etcd server");
+    }
+}
+
+/// A member that was removed has done what it was told; every other end is a failure.
+fn outcome_of(failure: &Failure) -> anyhow::Result<()> {
+    match failure {
+        Failure::Removed => Ok(()),
+        Failure::Fault(_)
+        | Failure::Unreadable(_)
+        | Failure::LogLost(_)
+        | Failure::Panicked { .. } => Err(anyhow!("{failure}")),
+    }
+}
+
+/// What health checks look at.
+#[derive(Clone)]
+struct Patient {
+    gate: Gate,
+    metrics: Arc<Metrics>,
+}
+
+impl Subject for Patient {
+    fn alarms(&self) -> Vec<&'static str> {
+        let alarms = self.gate.reader().alarms().into_iter();
+        let name = |(_, alarm)| match alarm {
+            Alarm::NoSpace => "NOSPACE",
+            Alarm::Corrupt => "CORRUPT",
+        };
+        alarms.map(name).collect()
+    }
+
+    fn has_leader(&self) -> bool {
+        self.gate.status().leader != 0
+    }
+
+    fn is_learner(&self) -> bool {
+        self.gate.status().learner
+    }
+
+    async fn read(&self, linearizable: bool) -> Result<(), String> {
+        if !linearizable {
+            return Ok(());
+        }
+        let read = self.gate.linearize().await;
+        read.map_err(|error| etcd_v3::errors::Error::from(error).message.into())
+    }
+
+    fn checked(&self, endpoint: &'static str, check: &'static str, passed: bool) {
+        self.metrics.checked(endpoint, check, passed);
+    }
+}
+
+/// The signals that end the server.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> anyhow::Result<Signals> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate()).context("listen for signals")?,
+            interrupt: signal(SignalKind::interrupt()).context("listen for signals")?,
+        })
+    }
+
+    /// The next one's name, in Go's words.
+    async fn first(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "terminated",
+            _ = self.interrupt.recv() => "interrupt",
+        }
+    }
+}
+
+/// Tells systemd, if it started us.
+fn notify(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        warn!(%error, "cannot notify systemd");
+    }
+}
