@@ -13,7 +13,9 @@
 //! 3. The log may be cut up to the *older* of the two images, never up to the newest or to an
 //!    increment. So from each place where a restart can begin (the newest image with increments,
 //!    without them, the older image) the log leads on. Damage to increments and newest image
-//!    together costs time and nothing else.
+//!    together costs time and nothing else. One exception: an image that came from a leader
+//!    because the log had a gap stands alone until the next one; whoever restarts checks that the
+//!    log begins no later than right after the mark.
 //! 4. Nothing is removed before what supersedes it is on disk.
 //!
 //! The files, in one directory: `N.image`; `N.unfinished`, an image being written; and

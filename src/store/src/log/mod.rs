@@ -259,6 +259,10 @@ impl Log {
         self.end += self.buffer.len() as u32;
         self.buffer.clear();
         self.buffer.shrink_to(BUFFER_BYTES_KEPT);
+        // Not before: a small log takes one segment, and a start is not slowed down by filling two.
+        if self.end > self.segment.capacity / 2 {
+            self.spares.prepare();
+        }
         Ok(())
     }
 

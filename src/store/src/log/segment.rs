@@ -14,7 +14,7 @@ pub(super) const SEGMENT_BYTES_MAX: u32 = 256 << 20;
 pub(super) const SEGMENT_BYTES_MIN: u32 = 1024;
 /// New segments are zero-filled and synced in pieces of this size, so that the log's own syncs do
 /// not queue behind tens of megabytes.
-const FILL_BYTES: u32 = 2 << 20;
+const FILL_BYTES: u32 = 8 << 20;
 const EXTENSION: &str = "segment";
 const UNFINISHED: &str = "unfinished";
 

@@ -15,7 +15,9 @@ use crate::disk::failed;
 const RECYCLED_MAX: usize = 2;
 
 struct State {
-    /// The next segment, or why there is none. The helper goes on once it is taken.
+    /// Whether a segment will be needed soon.
+    wanted: bool,
+    /// The next segment, or why there is none.
     ready: Option<Result<Segment, Fault>>,
     /// Epochs of segments that are needed no more, oldest first.
     freed: VecDeque<u32>,
@@ -50,6 +52,7 @@ impl Spares {
     ) -> Result<Spares, Fault> {
         let shared = Arc::new(Shared {
             state: Mutex::new(State {
+                wanted: false,
                 ready: None,
                 freed: unused.into(),
                 stuck: false,
@@ -74,19 +77,25 @@ impl Spares {
         })
     }
 
-    /// The next segment. Waits for the helper if the writer was faster.
+    /// Says that a segment will be needed soon.
+    pub(super) fn prepare(&self) {
+        self.shared.want(&mut self.shared.state.lock());
+    }
+
+    /// The next segment. Waits for the helper if it is not ready.
     pub(super) fn take(&self) -> Result<Segment, Fault> {
         let mut state = self.shared.state.lock();
         // A failure may be old: there may be room by now. One attempt more tells.
         if state.ready.as_ref().is_some_and(Result::is_err) {
             state.ready = None;
-            self.shared.changed.notify_all();
+            state.wanted = false;
         }
         loop {
             if let Some(ready) = state.ready.take() {
-                self.shared.changed.notify_all();
+                state.wanted = false;
                 return ready;
             }
+            self.shared.want(&mut state);
             self.shared.changed.wait(&mut state);
         }
     }
@@ -118,6 +127,13 @@ impl State {
 }
 
 impl Shared {
+    fn want(&self, state: &mut State) {
+        if !state.wanted {
+            state.wanted = true;
+            self.changed.notify_all();
+        }
+    }
+
     fn help(&self) {
         let mut state = self.state.lock();
         loop {
@@ -127,7 +143,7 @@ impl Shared {
                 self.put_away(&mut state, epoch);
             } else if state.stop {
                 return;
-            } else if state.ready.is_some() {
+            } else if state.ready.is_some() || !state.wanted {
                 self.changed.wait(&mut state);
             } else if let Some(segment) = state.recycled.pop_front() {
                 state.ready = Some(Ok(segment));
