@@ -4,6 +4,7 @@
 use crate::config::Config;
 use crate::http::Content;
 use crate::url::Url;
+use crate::workers::Workers;
 use anyhow::{Context, anyhow, bail};
 use hyper::service::Service;
 use hyper::{Request, Response, body::Incoming};
@@ -16,7 +17,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpSocket, UnixListener};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -140,14 +141,16 @@ impl Listener {
 pub struct Connections {
     http: Arc<auto::Builder<TokioExecutor>>,
     slots: Arc<Semaphore>,
+    workers: Workers,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
 
 impl Connections {
-    /// None yet.
-    pub fn new(config: &Config) -> Connections {
+    /// None yet; they will run on these threads.
+    pub fn new(config: &Config, workers: Workers) -> Connections {
         Connections {
+            workers,
             http: Arc::new(http_settings(config)),
             slots: Arc::new(Semaphore::new(connections_max())),
             tasks: TaskTracker::new(),
@@ -182,12 +185,16 @@ impl Connections {
                 return;
             };
             let accepted = match listener {
-                Listener::Tcp(tcp) => tcp.accept().await.map(|(stream, _)| {
+                Listener::Tcp(tcp) => tcp.accept().await.and_then(|(stream, _)| {
                     prepare(&stream);
-                    self.spawn(stream, handler.clone(), slot);
+                    let stream = stream.into_std()?;
+                    self.spawn(|| TcpStream::from_std(stream), handler.clone(), slot);
+                    Ok(())
                 }),
-                Listener::Unix(unix) => unix.accept().await.map(|(stream, _)| {
-                    self.spawn(stream, handler.clone(), slot);
+                Listener::Unix(unix) => unix.accept().await.and_then(|(stream, _)| {
+                    let stream = stream.into_std()?;
+                    self.spawn(|| UnixStream::from_std(stream), handler.clone(), slot);
+                    Ok(())
                 }),
             };
             if let Err(error) = accepted {
@@ -196,36 +203,51 @@ impl Connections {
         }
     }
 
-    fn spawn(
+    /// Gives a connection to a worker, which opens it: a socket belongs to the runtime it was
+    /// opened in.
+    fn spawn<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         &self,
-        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        open: impl FnOnce() -> io::Result<S> + Send + 'static,
         handler: impl Handler,
         slot: OwnedSemaphorePermit,
     ) {
         let (http, stop) = (self.http.clone(), self.stop.clone());
-        self.tasks.spawn(async move {
-            let connection = http.serve_connection(TokioIo::new(stream), handler);
-            let mut connection = std::pin::pin!(connection);
-            let ended = tokio::select! {
-                ended = connection.as_mut() => ended,
-                () = stop.cancelled() => {
-                    connection.as_mut().graceful_shutdown();
-                    match tokio::time::timeout(DRAIN_MAX, connection).await {
-                        Ok(ended) => ended,
-                        Err(_) => Ok(()),
-                    }
-                }
-            };
-            if let Err(error) = ended {
-                debug!(%error, "connection ended");
+        self.workers.spawn(self.tasks.track_future(async move {
+            match open() {
+                Ok(stream) => converse(&http, stream, handler, &stop).await,
+                Err(error) => warn!(%error, "cannot open a connection"),
             }
             drop(slot);
-        });
+        }));
+    }
+}
+
+/// Answers a connection's requests until either side ends it.
+async fn converse(
+    http: &auto::Builder<TokioExecutor>,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    handler: impl Handler,
+    stop: &CancellationToken,
+) {
+    let connection = http.serve_connection(TokioIo::new(stream), handler);
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            match tokio::time::timeout(DRAIN_MAX, connection).await {
+                Ok(ended) => ended,
+                Err(_) => Ok(()),
+            }
+        }
+    };
+    if let Err(error) = ended {
+        debug!(%error, "connection ended");
     }
 }
 
 /// Answers are small and wanted at once; a client that vanished must not hold its slot for ever.
-fn prepare(stream: &tokio::net::TcpStream) {
+fn prepare(stream: &TcpStream) {
     let keepalive = TcpKeepalive::new().with_time(TCP_KEEPALIVE);
     let prepared = stream
         .set_nodelay(true)

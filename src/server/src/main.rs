@@ -15,6 +15,7 @@ mod members;
 mod metrics;
 mod run;
 mod url;
+mod workers;
 
 use clap::Parser;
 use config::Config;

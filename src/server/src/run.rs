@@ -7,6 +7,7 @@ use crate::health::{self, Subject};
 use crate::http::{self, Front};
 use crate::listen::{Connections, Listener, bind};
 use crate::metrics::{Metrics, page};
+use crate::workers::Workers;
 use crate::{ETCD_VERSION, data, members};
 use anyhow::{Context, anyhow};
 use axum::Router;
@@ -61,7 +62,8 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
             return Ok(());
         }
     };
-    let member = Member::new(config, handle, hub);
+    let workers = Workers::start().context("start the connections' threads")?;
+    let member = Member::new(config, handle, hub, &workers);
     let served = member.serve(sockets, &mut signals).await;
     let stopped = tokio::time::timeout(STOP_MAX, member.stop());
     tokio::select! {
@@ -152,7 +154,7 @@ struct Member<'a> {
 }
 
 impl<'a> Member<'a> {
-    fn new(config: &'a Config, replica: Handle, hub: Hub) -> Member<'a> {
+    fn new(config: &'a Config, replica: Handle, hub: Hub, workers: &Workers) -> Member<'a> {
         let limits = Limits {
             request_bytes_max: config.max_request_bytes,
             txn_ops_max: config.max_txn_ops,
@@ -171,8 +173,8 @@ impl<'a> Member<'a> {
             gate,
             etcd,
             metrics,
-            clients: Connections::new(config),
-            peers: Connections::new(config),
+            clients: Connections::new(config, workers.clone()),
+            peers: Connections::new(config, workers.clone()),
         }
     }
 
@@ -288,7 +290,10 @@ impl<'a> Member<'a> {
 /// A member that was removed has done what it was told; every other end is a failure.
 fn outcome_of(failure: &Failure) -> anyhow::Result<()> {
     match failure {
-        Failure::Removed => Ok(()),
+        Failure::Removed => {
+            warn!("{failure}; ending");
+            Ok(())
+        }
         Failure::Fault(_)
         | Failure::Unreadable(_)
         | Failure::LogLost(_)
