@@ -2,11 +2,11 @@
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
-use compat_tests::matrix;
-use compat_tests::oracle::Kind;
+use compat_tests::oracle::{Cluster, Kind};
 use compat_tests::run::{Plan, Tally};
+use compat_tests::{matrix, rounds};
 
 #[derive(Parser)]
 #[command(about = "Compares triglot with the originals, over sockets only")]
@@ -35,6 +35,27 @@ enum Command {
         #[arg(long, default_value_t = 2)]
         jobs: usize,
     },
+    /// Run a command while a cluster serves, with its client URLs in ENDPOINTS.
+    Cluster {
+        /// The implementation.
+        #[arg(long, value_enum, default_value_t = Kind::Triglot)]
+        target: Kind,
+        /// How many members.
+        #[arg(long, default_value_t = 3)]
+        members: usize,
+        /// The command.
+        #[arg(last = true, required = true)]
+        command: Vec<String>,
+    },
+    /// Kill members with SIGKILL under load, and judge what the clients saw.
+    KillRounds {
+        /// The implementations to run.
+        #[arg(long, value_enum, value_delimiter = ',', default_values_t = Kind::ALL)]
+        target: Vec<Kind>,
+        /// How many kills.
+        #[arg(long, default_value_t = 100)]
+        rounds: usize,
+    },
     /// Write COMPATIBILITY.md.
     Matrix,
 }
@@ -57,6 +78,30 @@ fn main() -> Result<ExitCode> {
                 jobs,
             };
             compat_tests::run::run(&plan, runtime.handle())?
+        }
+        Command::Cluster {
+            target,
+            members,
+            command,
+        } => {
+            let cluster = runtime.block_on(Cluster::start(target, members, &[]))?;
+            let (program, arguments) = command.split_first().context("a command")?;
+            let status = std::process::Command::new(program)
+                .args(arguments)
+                .env("ENDPOINTS", cluster.endpoints())
+                .status()?;
+            return Ok(ExitCode::from(u8::from(!status.success())));
+        }
+        Command::KillRounds {
+            target,
+            rounds: count,
+        } => {
+            let mut tally = Tally::default();
+            for kind in target {
+                tally += runtime.block_on(rounds::kill_rounds(kind, count))?;
+                tally += runtime.block_on(rounds::quorum_loss(kind))?;
+            }
+            tally
         }
         Command::Matrix => {
             std::fs::write(matrix::page_path(), matrix::page()?)?;

@@ -105,6 +105,7 @@ pub fn page() -> Result<String> {
     check(&scripts, &differences, &groups)?;
     let mut page = String::from(OPENING);
     write_operations(&mut page, &groups, &scripts, &differences, &originals)?;
+    page.push_str(KILLS);
     write_differences(&mut page, &differences, &scripts)?;
     write_clients(&mut page, &clients)?;
     Ok(page)
@@ -119,6 +120,15 @@ Every scenario is one recorded conversation, run unchanged against the originals
 Triglot, alone and in a cluster of three, and compared reply by reply: codes, texts, revisions,
 and every field. *full*: every scenario is answered as by the newest original. *partial*: some
 scenario differs, see below. *refused*: answered with an error. *absent*: not there, or not proved.
+
+";
+
+const KILLS: &str = "\
+Beyond the scenarios, `compat kill-rounds` kills members with SIGKILL while clients write, read and
+watch, and holds what they saw against the promises: no acknowledged write lost, no linearizable
+read stale, every watcher sees every revision once and in order, all members hash alike. Five
+members of which three are killed refuse writes with etcd's error, and serve again when one
+returns. The originals run the same.
 
 ";
 

@@ -316,6 +316,18 @@ impl Session<'_> {
                 })
                 .await
             }
+            "health-watch" => {
+                let service = args.optional_word().unwrap_or_default();
+                let request = self.request(HealthCheckRequest { service })?;
+                let mut client = HealthClient::new(self.channel());
+                match client.watch(request).await {
+                    Ok(stream) => match stream.into_inner().message().await {
+                        Ok(first) => first.map_or("end", |r| r.status().as_str_name()).to_owned(),
+                        Err(status) => error(&status),
+                    },
+                    Err(status) => error(&status),
+                }
+            }
             _ => bail!("no such command: {name}"),
         })
     }

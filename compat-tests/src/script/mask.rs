@@ -52,10 +52,12 @@ impl Mask {
         known.cloned().unwrap_or_else(|| id.to_string())
     }
 
-    /// Puts names in place of the member ids that a text mentions.
-    pub fn member_ids(&self, text: &str) -> String {
+    /// An alarm as text, with names in place of member ids. Go's protobuf library deliberately
+    /// varies the spaces from build to build, so that nobody compares them.
+    pub fn alarm_text(&self, text: &str) -> String {
+        let single = text.split_whitespace().collect::<Vec<_>>().join(" ");
         let replace = |text: String, id: &u64| text.replace(&id.to_string(), &self.member(*id));
-        self.members.keys().fold(text.to_owned(), replace)
+        self.members.keys().fold(single, replace)
     }
 
     /// Reads a member's name, or a number.

@@ -193,9 +193,8 @@ impl<'a> Session<'a> {
         for pair in &self.meta {
             let (name, value) = pair.split_once(':').context("meta is name:value")?;
             let name = MetadataKey::from_bytes(name.as_bytes())?;
-            request
-                .metadata_mut()
-                .insert(name, MetadataValue::try_from(value)?);
+            let value = MetadataValue::try_from(args::to_bytes(value)?.as_slice())?;
+            request.metadata_mut().insert(name, value);
         }
         Ok(request)
     }
@@ -251,7 +250,7 @@ impl<'a> Session<'a> {
             "members" | "member-add" | "member-remove" | "member-update" | "member-promote"
             | "join" => self.membership(name, args).await?,
             "status" | "alarm" | "hash" | "hashkv" | "defrag" | "move-leader" | "snapshot"
-            | "downgrade" | "health" => self.maintenance(name, args).await?,
+            | "downgrade" | "health" | "health-watch" => self.maintenance(name, args).await?,
             "rebase" => {
                 self.mask.first_revision = self.revision().await?;
                 String::new()

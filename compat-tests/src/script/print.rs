@@ -312,7 +312,7 @@ pub fn status(mask: &Mask, reply: &StatusResponse, new_fields: bool) -> String {
         let _ = write!(text, " {name}");
     }
     for error in errors {
-        let _ = write!(text, "\n  error {:?}", mask.member_ids(error));
+        let _ = write!(text, "\n  error {:?}", mask.alarm_text(error));
     }
     if !new_fields {
         return text;

@@ -134,7 +134,7 @@ fn unchunk(mut body: &str) -> String {
 
 /// The names that etcd's own dashboards and alerts ask for, as far as the body has them.
 fn metric_names(body: &str) -> String {
-    const WANTED: [&str; 24] = [
+    const WANTED: [&str; 22] = [
         "etcd_server_has_leader",
         "etcd_server_is_leader",
         "etcd_server_leader_changes_seen_total",
@@ -150,8 +150,6 @@ fn metric_names(body: &str) -> String {
         "etcd_server_health_success",
         "etcd_mvcc_db_total_size_in_bytes",
         "etcd_mvcc_db_total_size_in_use_in_bytes",
-        "etcd_debugging_mvcc_keys_total",
-        "etcd_debugging_mvcc_watcher_total",
         "etcd_disk_wal_fsync_duration_seconds_bucket",
         "etcd_disk_backend_commit_duration_seconds_bucket",
         "etcd_network_client_grpc_received_bytes_total",

@@ -1,0 +1,241 @@
+//! Kills members with SIGKILL while clients write, read and watch, and judges what they saw:
+//! no acknowledged write is lost, no linearizable read is stale, and watchers see every revision
+//! once and in order. The originals must pass as well.
+//!
+//! Start with [`kill_rounds`]; the judgement is in `history.rs`.
+
+mod history;
+mod load;
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use proto::etcdserverpb::kv_client::KvClient;
+use proto::etcdserverpb::maintenance_client::MaintenanceClient;
+use proto::etcdserverpb::{HashKvRequest, PutRequest, RangeRequest};
+use rand::Rng as _;
+use tonic::Code;
+
+use crate::oracle::{Cluster, Kind};
+use crate::run::Tally;
+use history::History;
+use load::{KEY_PREFIX, Load};
+
+/// The cluster whose members are killed one at a time.
+const MEMBERS: usize = 3;
+/// Writes that must be acknowledged between two kills, while all members serve.
+const WRITES_BETWEEN: u64 = 50;
+/// Writes that must be acknowledged while a member is down.
+const WRITES_WITHOUT: u64 = 25;
+/// How long progress may take: an election is far shorter.
+const PROGRESS_DEADLINE: Duration = Duration::from_secs(60);
+/// How often progress is looked at.
+const POLL: Duration = Duration::from_millis(10);
+
+/// Kills a random member `rounds` times under load, and judges the history.
+///
+/// # Errors
+/// When the servers cannot be started; a broken promise is a failed tally.
+pub async fn kill_rounds(kind: Kind, rounds: usize) -> Result<Tally> {
+    let started = Instant::now();
+    let mut cluster = Cluster::start(kind, MEMBERS, &[]).await?;
+    let load = Load::start(&cluster);
+    let outcome = async {
+        for round in 1..=rounds {
+            let victim = rand::rng().random_range(0..MEMBERS);
+            kill_once(&mut cluster, &load, victim)
+                .await
+                .with_context(|| format!("round {round}, killing m{}", victim + 1))?;
+        }
+        let history = finish(&cluster, load).await?;
+        history.check()?;
+        equal_hashes(&cluster, history.last_revision).await?;
+        anyhow::Ok(history)
+    }
+    .await;
+    match outcome {
+        Ok(history) => {
+            println!(
+                "{}: {rounds} kills, {} writes ({} of unknown outcome), {} reads, {} watchers, {:.0} s",
+                kind.name(),
+                history.writes.len(),
+                history
+                    .writes
+                    .iter()
+                    .filter(|w| w.acknowledged.is_none())
+                    .count(),
+                history.reads.len(),
+                history.watches.len(),
+                started.elapsed().as_secs_f64(),
+            );
+            Ok(Tally {
+                passed: 1,
+                failed: 0,
+            })
+        }
+        Err(error) => {
+            let logs = cluster.keep_logs();
+            println!(
+                "FAIL kill rounds on {}: {error:#}\nlogs are in {}",
+                kind.name(),
+                logs.display()
+            );
+            Ok(Tally {
+                passed: 0,
+                failed: 1,
+            })
+        }
+    }
+}
+
+async fn kill_once(cluster: &mut Cluster, load: &Load, victim: usize) -> Result<()> {
+    progress(load, WRITES_BETWEEN)
+        .await
+        .context("before the kill")?;
+    cluster.kill(victim);
+    progress(load, WRITES_WITHOUT)
+        .await
+        .context("without the member")?;
+    cluster.restart(victim)?;
+    cluster.await_ready().await.context("after the restart")
+}
+
+/// Awaits that `count` more writes are acknowledged.
+async fn progress(load: &Load, count: u64) -> Result<()> {
+    let wanted = load.acknowledged() + count;
+    let deadline = Instant::now() + PROGRESS_DEADLINE;
+    while load.acknowledged() < wanted {
+        ensure!(
+            Instant::now() < deadline,
+            "no progress within {PROGRESS_DEADLINE:?}"
+        );
+        tokio::time::sleep(POLL).await;
+    }
+    Ok(())
+}
+
+/// Ends the load, and completes the history with what the store holds.
+async fn finish(cluster: &Cluster, load: Load) -> Result<History> {
+    let (writes, reads, watchers) = load.stop().await?;
+    let everything = RangeRequest {
+        key: KEY_PREFIX.into(),
+        range_end: load::prefix_end().into(),
+        ..Default::default()
+    };
+    let mut client = KvClient::new(cluster.members[0].channel.clone());
+    let last = client.range(everything).await?.into_inner();
+    let last_revision = last.header.context("no header")?.revision;
+    let mut last_state = BTreeMap::new();
+    for pair in last.kvs {
+        let (key, value) = (text(&pair.key), text(&pair.value));
+        last_state.insert(key, (value, pair.mod_revision));
+    }
+    let watches = watchers.finish(last_revision).await?;
+    Ok(History {
+        writes,
+        reads,
+        watches,
+        last_revision,
+        last_state,
+    })
+}
+
+/// Every member holds the same bytes.
+async fn equal_hashes(cluster: &Cluster, revision: i64) -> Result<()> {
+    let mut hashes = Vec::new();
+    for member in &cluster.members {
+        // A member hashes what it has: let it catch up first.
+        let mut kv = KvClient::new(member.channel.clone());
+        let read = RangeRequest {
+            key: KEY_PREFIX.into(),
+            ..Default::default()
+        };
+        kv.range(read).await?;
+        let mut client = MaintenanceClient::new(member.channel.clone());
+        hashes.push(
+            client
+                .hash_kv(HashKvRequest { revision })
+                .await?
+                .into_inner()
+                .hash,
+        );
+    }
+    ensure!(
+        hashes.iter().all(|hash| *hash == hashes[0]),
+        "members differ: {hashes:?}"
+    );
+    Ok(())
+}
+
+/// Five members, three killed: writes are refused with etcd's error, serializable reads go on, and
+/// one returning member makes the cluster whole.
+///
+/// # Errors
+/// When the servers cannot be started; a broken promise is a failed tally.
+pub async fn quorum_loss(kind: Kind) -> Result<Tally> {
+    let mut cluster = Cluster::start(kind, 5, &[]).await?;
+    match lose_quorum(&mut cluster).await {
+        Ok(()) => Ok(Tally {
+            passed: 1,
+            failed: 0,
+        }),
+        Err(error) => {
+            let logs = cluster.keep_logs();
+            println!(
+                "FAIL quorum loss on {}: {error:#}\nlogs are in {}",
+                kind.name(),
+                logs.display()
+            );
+            Ok(Tally {
+                passed: 0,
+                failed: 1,
+            })
+        }
+    }
+}
+
+async fn lose_quorum(cluster: &mut Cluster) -> Result<()> {
+    let mut client = KvClient::new(cluster.members[0].channel.clone());
+    let put = |value: &str| PutRequest {
+        key: "quorum".into(),
+        value: value.to_owned().into(),
+        ..Default::default()
+    };
+    client.put(put("before")).await?;
+    (2..5).for_each(|index| cluster.kill(index));
+    let refused = client
+        .put(put("refused"))
+        .await
+        .err()
+        .context("a minority took a write")?;
+    ensure!(
+        refused.code() == Code::Unavailable && refused.message().starts_with("etcdserver: "),
+        "the write was refused with {refused:?}"
+    );
+    println!(
+        "{}: without a quorum: {}",
+        cluster.kind.name(),
+        refused.message()
+    );
+    let local = RangeRequest {
+        key: "quorum".into(),
+        serializable: true,
+        ..Default::default()
+    };
+    let read = client.range(local.clone()).await?.into_inner();
+    ensure!(
+        read.kvs.len() == 1 && text(&read.kvs[0].value) == "before",
+        "read {read:?}"
+    );
+    cluster.restart(2)?;
+    cluster.await_ready().await?;
+    client.put(put("after")).await?;
+    let read = client.range(local).await?.into_inner();
+    ensure!(text(&read.kvs[0].value) == "after", "read {read:?}");
+    Ok(())
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
