@@ -278,7 +278,10 @@ mod tests {
     fn a_gap_and_a_repetition_in_a_watch_are_found() {
         let gap = complaint(|h| drop(h.watches[1].remove(0)));
         assert!(gap.contains("where 2 was due"), "{gap}");
-        let again = complaint(|h| h.watches[0].push(h.watches[1][1].clone()));
+        let again = complaint(|h| {
+            let last = h.watches[0][1].clone();
+            h.watches[0].push(last);
+        });
         assert!(again.contains("where 4 was due"), "{again}");
         let short = complaint(|h| drop(h.watches[1].pop()));
         assert!(short.contains("ended before"), "{short}");

@@ -183,7 +183,7 @@ impl EtcdV3 {
                 |_, message| async move { health(&message) },
             ),
             Method::HealthWatch => call.server_stream(request, |_, message| async move {
-                let now = tokio_stream::once(health(&message));
+                let now = tokio_stream::once(Ok(watched_health(&message)));
                 Ok(now.chain(tokio_stream::pending()))
             }),
         }
@@ -197,6 +197,18 @@ fn health(request: &HealthCheckRequest) -> Result<HealthCheckResponse, Error> {
             status: ServingStatus::Serving.into(),
         }),
         false => Err(errors::UNKNOWN_SERVICE),
+    }
+}
+
+/// What a watcher hears first: it may come before the service it watches, so an unknown one is a
+/// state and no error.
+fn watched_health(request: &HealthCheckRequest) -> HealthCheckResponse {
+    let status = match request.service.is_empty() {
+        true => ServingStatus::Serving,
+        false => ServingStatus::ServiceUnknown,
+    };
+    HealthCheckResponse {
+        status: status.into(),
     }
 }
 
