@@ -12,6 +12,8 @@ const SEGMENT_BYTES: u32 = 4096;
 /// The length of a frame without data, and to what multiple frames are padded.
 const HEADER_BYTES: usize = 40;
 const ALIGN_BYTES: usize = 8;
+/// The data of a vote's frame.
+const VOTE_BYTES: usize = 8;
 
 fn options() -> LogOptions {
     LogOptions {
@@ -76,9 +78,15 @@ impl Closed {
                 .zip(log.last_index() + 1..)
                 .map(|(&n, i)| entry(i, n))
                 .collect();
-            log.append(&entries, Vote::default()).unwrap();
+            // What a follower is told to be committed can come with the entries themselves.
+            let vote = Vote {
+                commit: entries.last().unwrap().index,
+                ..Vote::default()
+            };
+            log.append(&entries, vote).unwrap();
             let bytes: usize = lengths.iter().map(|&n| frame_bytes(n)).sum();
-            closed.offsets.push(closed.offsets.last().unwrap() + bytes);
+            let end = closed.offsets.last().unwrap() + bytes + frame_bytes(VOTE_BYTES);
+            closed.offsets.push(end);
             closed.batches.push(entries);
         }
         drop(log);
@@ -114,8 +122,7 @@ impl Closed {
         assert!(found.len() >= before.len());
         assert_eq!(found, self.entries(self.batches.len())[..found.len()]);
         found.push(entry(log.last_index() + 1, 9));
-        log.append(&found[found.len() - 1..], Vote::default())
-            .unwrap();
+        log.append(&found[found.len() - 1..], log.vote()).unwrap();
         drop(log);
         assert_eq!(held(&open(self.dir.path()).unwrap()), found);
     }
@@ -166,8 +173,7 @@ fn remains_of_a_torn_batch_do_not_pass_for_what_is_written_next() {
         term: 2,
         ..entry(2, 50)
     };
-    log.append(std::slice::from_ref(&new), Vote::default())
-        .unwrap();
+    log.append(std::slice::from_ref(&new), log.vote()).unwrap();
     drop(log);
     assert_eq!(held(&open(closed.dir.path()).unwrap()), [entry(1, 30), new]);
 }

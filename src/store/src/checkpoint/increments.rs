@@ -302,3 +302,70 @@ fn guarded<T>(work: impl FnOnce() -> Result<T, Doubt>) -> Result<T, Doubt> {
     // Whoever sees a doubt drops the increments, so nothing half done is used again.
     catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(Doubt::Panic))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(key: &'static str, value: Vec<u8>) -> Record {
+        Record {
+            key: Bytes::from(key),
+            value: value.into(),
+        }
+    }
+
+    fn laid(dir: &Path) -> Increments {
+        let mut increments = Increments::open(dir, 7).unwrap();
+        let records = vec![record("a", vec![1]), record("b", vec![2; 10_000])];
+        let mark = Mark {
+            index: 5,
+            ..Mark::default()
+        };
+        increments.lay(mark, records).unwrap();
+        increments
+    }
+
+    #[test]
+    fn what_sled_lost_silently_is_noticed() {
+        let older = |db: &Db| {
+            let check = check_of(b"a", b"older").to_be_bytes();
+            let stored = [&[WHOLE][..], &check, b"older"].concat();
+            db.insert(b"ra", stored).unwrap();
+        };
+        let losses: [fn(&Db); 5] = [
+            older,
+            |db| drop(db.remove(b"ra").unwrap()),
+            |db| drop(db.remove(part_key(0, 1)).unwrap()),
+            |db| drop(db.insert(part_key(0, 1), vec![3; VALUE_BYTES_MAX]).unwrap()),
+            |db| drop(db.insert(b"m", b"short").unwrap()),
+        ];
+        for lose in losses {
+            let dir = tempfile::tempdir().unwrap();
+            let increments = laid(dir.path());
+            assert_eq!(increments.records().unwrap().len(), 2);
+            lose(&increments.db);
+            drop(increments);
+            let reopened = Increments::open(dir.path(), 7);
+            assert!(matches!(reopened, Err(Doubt::Damaged(_))));
+        }
+    }
+
+    #[test]
+    fn increments_of_another_image_are_not_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(laid(dir.path()));
+        let reopened = Increments::open(dir.path(), 8);
+        assert!(matches!(reopened, Err(Doubt::OtherImage)));
+    }
+
+    #[test]
+    fn replaced_split_values_leave_no_parts() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut increments = laid(dir.path());
+        let again = vec![record("b", vec![3; 5000]), record("b", vec![4; 3])];
+        increments.lay(Mark::default(), again).unwrap();
+        assert_eq!(increments.db.scan_prefix([PART]).count(), 0);
+        let records = [record("a", vec![1]), record("b", vec![4; 3])];
+        assert_eq!(increments.records().unwrap(), records);
+    }
+}
