@@ -57,7 +57,8 @@ impl Outputs {
             bail!("multi logoutput for \"default\" is not supported yet");
         }
         let outputs = names.0.iter().map(|name| match name.as_str() {
-            "default" | "stderr" | "/dev/stderr" => Ok(Output::Stderr),
+            // What systemd starts has its journal there.
+            "default" | "stderr" | "/dev/stderr" | "systemd/journal" => Ok(Output::Stderr),
             "stdout" | "/dev/stdout" => Ok(Output::Stdout),
             path => OpenOptions::new()
                 .create(true)

@@ -196,6 +196,7 @@ async fn one_port_speaks_http_and_grpc() {
     for line in [
         "\netcd_server_has_leader 1\n",
         "\netcd_debugging_mvcc_current_revision 2\n",
+        "\netcd_debugging_mvcc_keys_total 1\n",
         "\ngrpc_server_started_total{grpc_method=\"Put\",grpc_service=\"etcdserverpb.KV\",grpc_type=\"unary\"} 1\n",
         "\netcd_disk_wal_fsync_duration_seconds_count ",
         "\nprocess_resident_memory_bytes ",

@@ -3,6 +3,8 @@
 use super::page::Page;
 use crate::{CLUSTER_VERSION, ETCD_VERSION};
 use gateway::Gate;
+use gateway::keyspace::Span;
+use gateway::keyspace::command::Range;
 use replica::Handle;
 use replica::stats::{BUCKETS_S, Durations, PeerStats};
 
@@ -13,6 +15,7 @@ pub fn write(page: &mut Page, gate: &Gate, replica: &Handle) {
     write_disk(page, replica);
     write_network(page, gate, replica);
     write_keyspace(page, gate);
+    write_watchers(page, gate);
     write_leases(page, replica);
 }
 
@@ -270,6 +273,18 @@ fn write_keyspace(page: &mut Page, gate: &Gate) {
         "Current backend storage quota size in bytes.",
         quota,
     );
+    // Counting everything that is there now costs no more than finding one key.
+    let everything = Range {
+        count_only: true,
+        ..Range::of(Span::all())
+    };
+    if let Ok(answer) = reader.range(&everything) {
+        page.gauge(
+            "etcd_debugging_mvcc_keys_total",
+            "Total number of keys.",
+            answer.count,
+        );
+    }
     page.gauge(
         "etcd_debugging_mvcc_current_revision",
         "The current revision of store.",
@@ -280,6 +295,29 @@ fn write_keyspace(page: &mut Page, gate: &Gate) {
         "The revision of the last compaction in store.",
         reader.compacted().0,
     );
+}
+
+fn write_watchers(page: &mut Page, gate: &Gate) {
+    let figures = gate.hub().figures();
+    for (name, help, count) in [
+        (
+            "etcd_debugging_mvcc_slow_watcher_total",
+            "Total number of unsynced slow watchers.",
+            figures.slow,
+        ),
+        (
+            "etcd_debugging_mvcc_watch_stream_total",
+            "Total number of watch streams.",
+            figures.streams,
+        ),
+        (
+            "etcd_debugging_mvcc_watcher_total",
+            "Total number of watchers.",
+            figures.watchers,
+        ),
+    ] {
+        page.gauge(name, help, count);
+    }
 }
 
 fn write_leases(page: &mut Page, replica: &Handle) {
