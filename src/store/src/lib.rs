@@ -4,8 +4,9 @@
 //! It knows files, checksums and syncs. It must never know keys, commands, Raft's rules or the time
 //! of day.
 //!
-//! Start with [`LogStore`] and [`CheckpointStore`]; [`mem`] has both in memory, with the faults that
-//! tests want.
+//! Start with [`LogStore`] and [`CheckpointStore`]; then [`log`] and [`checkpoint`], which keep them
+//! in files and say why nothing acknowledged is lost. [`mem`] has both in memory, with the faults
+//! that tests want.
 
 use std::sync::Arc;
 

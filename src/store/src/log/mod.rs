@@ -2,7 +2,7 @@
 //!
 //! A segment is a file of fixed length that was filled with zeros and synced before its first use,
 //! or is used again after its content was cut off: a sync then writes the data and no metadata. The
-//! log is a stream of frames ([`frame`]) through the segments: entries, votes, resets. An entry
+//! log is a stream of frames (`frame`) through the segments: entries, votes, resets. An entry
 //! with an index that is already there replaces it and all after it. Each segment begins with what
 //! holds at that place (the last index and term, the vote, where the segment before ends), so that
 //! cutting the log is removing the oldest files, and `first_index` is the same when it is opened
@@ -10,10 +10,10 @@
 //!
 //! **What is trusted.** Every frame says up to where its segment was durable when it was written.
 //! A bad frame with a good one behind it that vouches for it is damage, and a [`Fault`]; without
-//! one it is what a crash left of writes that nobody was told of, and is erased ([`recover`]).
+//! one it is what a crash left of writes that nobody was told of, and is erased (`recover`).
 //!
-//! **Who does what.** The writer ([`Log`]) appends and syncs; readers share its [`view`], which is
-//! changed once an append is durable; a helper thread ([`spares`]) fills and recycles segments.
+//! **Who does what.** The writer ([`Log`]) appends and syncs; readers share its `view`, which is
+//! changed once an append is durable; a helper thread (`spares`) fills and recycles segments.
 
 mod frame;
 mod recover;

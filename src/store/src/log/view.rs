@@ -343,8 +343,8 @@ impl LogReader for SharedView {
 
 fn not_held(view: &View, from: u64, to: u64) -> Fault {
     Fault {
-        action: "read the log",
-        path: String::new(),
+        action: "read",
+        path: "the log".to_string(),
         cause: format!(
             "entries {from}..{to} are not within {}..{}",
             view.first_index(),
