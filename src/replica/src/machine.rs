@@ -7,7 +7,7 @@ use crate::entry::{
 use crate::roster::{MemberChange, Roster};
 use crate::{Member, MemberRefusal};
 use bytes::Bytes;
-use keyspace::{Applied, Command, Cut, Keyspace, Reader, Revision, Stamp};
+use keyspace::{Applied, Command, Cut, Keyspace, Reader, Revision, Stamp, WallMs};
 use minicbor::{Decode, Encode};
 use std::collections::BTreeMap;
 use store::{LogEntry, Mark, Record};
@@ -43,16 +43,27 @@ struct Progress {
 /// What a checkpoint's mark holds beside the keyspace's records.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub struct Meta {
-    /// The member whose disk this is.
+    /// Whose disk this is.
+    #[n(0)]
+    pub owner: Owner,
+    #[n(1)]
+    roster: Roster,
+    #[n(2)]
+    origins: BTreeMap<u64, Progress>,
+}
+
+/// Whose disk a checkpoint is on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Owner {
+    /// The member.
     #[n(0)]
     pub member: u64,
     /// The cluster it belongs to.
     #[n(1)]
     pub cluster: u64,
+    /// Its newest run, see [`Machine::next_incarnation`].
     #[n(2)]
-    roster: Roster,
-    #[n(3)]
-    origins: BTreeMap<u64, Progress>,
+    pub incarnation: u64,
 }
 
 /// An entry on its way from the log to the machine, read.
@@ -168,9 +179,16 @@ impl Machine {
         self.roster.reduce_to(member);
     }
 
-    /// The newest run of `member` that this state has seen proposals of; 0 if none.
-    pub fn incarnation_seen(&self, member: u64) -> u64 {
-        self.origins.get(&member).map_or(0, |p| p.incarnation)
+    /// What the next run of `owner` calls itself: greater than any before, even where the time of
+    /// day went back. It must be durable before anything is proposed: with a smaller one every
+    /// proposal would count as seen before, and two runs of one number would take each other's
+    /// proposals for their own. `logged` is what the log knows of it, should the newest checkpoint
+    /// have been lost.
+    pub fn next_incarnation(&self, owner: &Owner, logged: u64, wall: WallMs) -> u64 {
+        let seen = self.origins.get(&owner.member);
+        let seen = seen.map_or(0, |progress| progress.incarnation);
+        let before = seen.max(logged).max(owner.incarnation);
+        wall.0.max(before + 1)
     }
 
     /// A handle for readers.
@@ -269,16 +287,15 @@ impl Machine {
 
     /// A copy of the state, to be written elsewhere while this one goes on. With `since`, only what
     /// changed after that revision; `None` when only a whole copy will do.
-    pub fn cut(&self, member: u64, cluster: u64, since: Option<Revision>) -> Option<(Mark, Cut)> {
+    pub fn cut(&self, owner: Owner, since: Option<Revision>) -> Option<(Mark, Cut)> {
         let cut = self.keyspace.cut(since)?;
-        Some((self.mark(member, cluster), cut))
+        Some((self.mark(owner), cut))
     }
 
     /// What a checkpoint of the state as it is now says about itself.
-    pub fn mark(&self, member: u64, cluster: u64) -> Mark {
+    pub fn mark(&self, owner: Owner) -> Mark {
         let meta = Meta {
-            member,
-            cluster,
+            owner,
             roster: self.roster.clone(),
             origins: self.origins.clone(),
         };
@@ -304,8 +321,8 @@ impl Meta {
     }
 
     /// The same state on another member's disk.
-    pub fn moved_to(mut self, member: u64) -> Meta {
-        self.member = member;
+    pub fn moved_to(mut self, owner: Owner) -> Meta {
+        self.owner = owner;
         self
     }
 

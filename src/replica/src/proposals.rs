@@ -7,10 +7,32 @@ use crate::machine::{Content, Place, Prepared};
 use crate::roster::MemberChange;
 use keyspace::WallMs;
 use std::collections::{BTreeMap, VecDeque};
-use store::LogEntry;
+use store::{Fault, LogEntry, LogReader};
 
 /// Content of one entry. A larger group of steps travels alone.
 pub const BATCH_BYTES_MAX: usize = 1 << 20;
+
+/// How much of the log is read at once.
+const SCAN_BYTES: u64 = 4 << 20;
+
+/// The newest run of `member` that the log holds proposals of; 0 if none. What cannot be read is
+/// for the replay to refuse.
+pub fn newest_run(log: &dyn LogReader, member: u64) -> Result<u64, Fault> {
+    let mut newest = 0;
+    let mut next = log.first_index();
+    while next <= log.last_index() {
+        for entry in log.entries(next, log.last_index() + 1, SCAN_BYTES)? {
+            next = entry.index + 1;
+            let ticket = match entry.kind {
+                entry::KIND_BATCH => entry::peek_batch(&entry.data).map(|(ticket, _)| ticket),
+                _ => entry::decode_change(&entry.data).map(|request| request.ticket),
+            };
+            let own = ticket.ok().filter(|ticket| ticket.origin == member);
+            newest = newest.max(own.map_or(0, |ticket| ticket.incarnation));
+        }
+    }
+    Ok(newest)
+}
 
 /// Someone who waits for an answer, and may have given up.
 pub trait Waiter {
@@ -253,5 +275,60 @@ impl<W: Waiter> Proposals<W> {
             .map(|proposal| proposal.waiter)
             .chain(changes.map(|(_, waiter)| waiter))
             .chain(proposed.flat_map(|ours| ours.waiters.into_iter().map(|(_, waiter)| waiter)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::{Machine, Owner};
+    use crate::roster::Roster;
+    use store::mem::{MemDisk, MemLog};
+    use store::{LogStore, Vote};
+
+    fn batch(index: u64, origin: u64, incarnation: u64) -> LogEntry {
+        let ticket = Ticket {
+            origin,
+            incarnation,
+            seq: 1,
+        };
+        LogEntry {
+            index,
+            term: 1,
+            kind: entry::KIND_BATCH,
+            data: entry::encode_batch(ticket, WallMs(0), 0, std::iter::empty()).into(),
+        }
+    }
+
+    /// With the time of day gone back over a restart, a member called its new run by a smaller
+    /// number than the one before, and all it proposed was dropped as seen before.
+    #[test]
+    fn a_new_run_is_greater_than_any_before_whatever_the_time_of_day_says() {
+        let mut log = MemLog::open(&MemDisk::new());
+        let empty = LogEntry {
+            data: bytes::Bytes::new(),
+            ..batch(2, 1, 0)
+        };
+        let entries = [
+            batch(1, 1, 900),
+            empty,
+            batch(3, 1, 700),
+            batch(4, 2, 5_000),
+        ];
+        log.append(&entries, Vote::default())
+            .expect("the disk is whole");
+        let logged = newest_run(&log, 1).expect("the disk is whole");
+        assert_eq!(logged, 900, "its own, not another's");
+
+        let machine = Machine::new(Roster::default(), Place { index: 0, term: 0 });
+        let owner = |incarnation| Owner {
+            member: 1,
+            cluster: 1,
+            incarnation,
+        };
+        let next = |written, wall| machine.next_incarnation(&owner(written), logged, WallMs(wall));
+        assert_eq!(next(0, 5), 901, "after what the log holds");
+        assert_eq!(next(1_000, 5), 1_001, "after what was written at its start");
+        assert_eq!(next(1_000, 4_000), 4_000, "else the time of day");
     }
 }

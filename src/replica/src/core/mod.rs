@@ -284,9 +284,12 @@ impl Core {
         self.raft.read_index(context);
     }
 
-    /// Begins to hand leadership to a voter; given up after an election timeout.
+    /// Begins to hand leadership to a voter; given up after an election timeout. Nothing happens
+    /// unless this member leads: raft-rs would pass the wish on, and members take none from others.
     pub fn transfer_leader(&mut self, to: u64) {
-        self.raft.transfer_leader(to);
+        if self.raft.raft.state == StateRole::Leader {
+            self.raft.transfer_leader(to);
+        }
     }
 
     /// Messages to `member` are being lost.

@@ -153,10 +153,10 @@ impl Applier {
         }
         own.entries = 0;
         own.bytes = 0;
-        let (member, cluster) = (self.watch.shared.member, self.watch.shared.cluster);
+        let owner = self.watch.shared.owner();
         let (whole_mark, whole) = self
             .machine
-            .cut(member, cluster, None)
+            .cut(owner, None)
             .expect("a whole cut is always possible");
         let place = (self.machine.place().index, self.machine.revision());
         let wants_image =
@@ -164,7 +164,7 @@ impl Applier {
         let since = own.newest.replace(place).filter(|_| !wants_image);
         let records_max = (whole.len_hint() / INCREMENT_SHARE).min(INCREMENT_RECORDS_MAX);
         let increment = since.and_then(|(index, revision)| {
-            let (mark, cut) = self.machine.cut(member, cluster, Some(revision))?;
+            let (mark, cut) = self.machine.cut(owner, Some(revision))?;
             (cut.len_hint() <= records_max).then_some((index, mark, cut))
         });
         let busy = Arc::clone(&own.busy);

@@ -122,7 +122,7 @@ fn receive(
     let Ok(meta) = Meta::decode(&incoming.meta) else {
         return Ok(());
     };
-    let meta = meta.moved_to(shared.member);
+    let meta = meta.moved_to(shared.owner());
     let mark = Mark {
         index: place.index,
         term: place.term,

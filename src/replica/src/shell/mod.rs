@@ -17,7 +17,7 @@ pub mod start;
 
 use crate::config::Config;
 use crate::expiry::Expiry;
-use crate::machine::{Machine, Place, StepOutcome};
+use crate::machine::{Machine, Owner, Place, StepOutcome};
 use crate::proposals::Waiter;
 use crate::roster::Roster;
 use crate::stats::Stats;
@@ -47,6 +47,8 @@ pub struct Shared {
     pub config: Config,
     pub member: u64,
     pub cluster: u64,
+    /// This run, see [`Machine::next_incarnation`].
+    pub incarnation: u64,
     pub inbox: Inbox,
     pub stats: Stats,
     pub peers: Peers,
@@ -104,6 +106,15 @@ pub struct Snapshot {
 }
 
 impl Shared {
+    /// Whose disk a checkpoint is written to.
+    pub fn owner(&self) -> Owner {
+        Owner {
+            member: self.member,
+            cluster: self.cluster,
+            incarnation: self.incarnation,
+        }
+    }
+
     /// Milliseconds on a clock that never runs backwards.
     pub fn now_ms(&self) -> u64 {
         self.started.elapsed().as_millis() as u64

@@ -81,12 +81,11 @@ enum Then {
 impl RaftThread {
     pub fn new(
         core: Core,
-        incarnation: u64,
         shared: Arc<Shared>,
         applier: Arc<Mutex<Applier>>,
         backlog: Arc<Backlog>,
     ) -> RaftThread {
-        let member = shared.member;
+        let (member, incarnation) = (shared.member, shared.incarnation);
         let told = applier.lock().machine().place();
         RaftThread {
             core,

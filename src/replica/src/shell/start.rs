@@ -9,10 +9,12 @@ use crate::core::{Core, CoreConfig};
 use crate::expiry::Expiry;
 use crate::handle::Handle;
 use crate::identity::{cluster_id, member_id};
-use crate::machine::{Machine, Meta, Observer, Place, Prepared, to_keyspace, to_store};
+use crate::machine::{Machine, Meta, Observer, Owner, Place, Prepared, to_keyspace, to_store};
+use crate::proposals::newest_run;
 use crate::roster::{Description, Roster};
 use crate::transport::fetch_members;
 use crate::{ChangeSink, Failure, Member, MemberError, Status};
+use keyspace::WallMs;
 use parking_lot::{Mutex, RwLock};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -33,8 +35,7 @@ const REPLAY_BYTES: u64 = 4 << 20;
 
 /// What a member is and what it knows, before it runs.
 struct Beginning {
-    member: u64,
-    cluster: u64,
+    owner: Owner,
     machine: Machine,
 }
 
@@ -56,17 +57,21 @@ pub async fn start(
     let force = config.force_new_cluster && !is_new;
     let (mut log, mut checkpoints, mut beginning) = (log, checkpoints, beginning);
     let (log, checkpoints, beginning) = blocking(move || {
+        let (owner, machine) = (&mut beginning.owner, &beginning.machine);
+        let logged = newest_run(&*log, owner.member)?;
+        owner.incarnation = machine.next_incarnation(owner, logged, WallMs(wall_ms()));
         if is_new {
             write_image(&mut *checkpoints, &beginning)?;
         } else if force {
             stand_alone(&mut *log, &mut *checkpoints, &mut beginning)?;
+        } else {
+            write_owner(&mut *checkpoints, &beginning)?;
         }
         Ok((log, checkpoints, beginning))
     })
     .await?;
-    let incarnation = wall_ms().max(beginning.machine.incarnation_seen(beginning.member) + 1);
     let core_config = CoreConfig {
-        member: beginning.member,
+        member: beginning.owner.member,
         election_ticks: config.election_ticks(),
         heartbeat_ticks: 1,
         seed: config.seed,
@@ -77,7 +82,7 @@ pub async fn start(
         let place = beginning.machine.place();
         let roster = beginning.machine.roster();
         let mut core = Core::new(&core_config, log, place, roster)?;
-        if roster.voters() == [beginning.member] {
+        if roster.voters() == [beginning.owner.member] {
             core.campaign();
         } else if advance_first {
             core.advance_election(core_config.election_ticks - 1);
@@ -85,7 +90,7 @@ pub async fn start(
         Ok((core, beginning))
     })
     .await?;
-    run(config, incarnation, core, beginning, checkpoints, sink)
+    run(config, core, beginning, checkpoints, sink)
 }
 
 async fn blocking<T: Send + 'static>(
@@ -123,8 +128,7 @@ fn load(mut checkpoints: Box<dyn CheckpointStore>) -> Result<Stored, StartError>
     }
     let machine = machine.map_err(|error| damaged(&error))?;
     let beginning = Beginning {
-        member: meta.member,
-        cluster: meta.cluster,
+        owner: meta.owner,
         machine,
     };
     Ok((checkpoints, Some(beginning)))
@@ -147,7 +151,7 @@ fn stand_alone(
             beginning.machine.apply(&prepared, &mut Unwatched);
         }
     }
-    beginning.machine.reduce_to(beginning.member);
+    beginning.machine.reduce_to(beginning.owner.member);
     write_image(checkpoints, beginning)?;
     let place = beginning.machine.place();
     let vote = log.vote();
@@ -205,8 +209,11 @@ fn bootstrap(config: &Config) -> Result<Beginning, StartError> {
     // Names come with publication: a member without one has not started yet.
     members.iter_mut().for_each(|member| member.name.clear());
     Ok(Beginning {
-        member,
-        cluster: cluster_id(&ids),
+        owner: Owner {
+            member,
+            cluster: cluster_id(&ids),
+            incarnation: 0,
+        },
         machine: Machine::new(Roster::new(members), FIRST),
     })
 }
@@ -241,8 +248,11 @@ async fn join(config: &Config) -> Result<Beginning, StartError> {
         .find(|m| m.peer_urls.iter().collect::<BTreeSet<_>>() == own);
     let found = found.ok_or_else(|| StartError::NotInInitialCluster(config.name.clone()))?;
     Ok(Beginning {
-        member: found.id,
-        cluster,
+        owner: Owner {
+            member: found.id,
+            cluster,
+            incarnation: 0,
+        },
         machine: Machine::new(Roster::default(), Place::default()),
     })
 }
@@ -269,7 +279,7 @@ fn write_image(
 ) -> Result<(), StartError> {
     let (mark, cut) = beginning
         .machine
-        .cut(beginning.member, beginning.cluster, None)
+        .cut(beginning.owner, None)
         .expect("a whole cut is always possible");
     let mut image = checkpoints.begin_image(mark)?;
     for record in cut {
@@ -278,9 +288,22 @@ fn write_image(
     Ok(image.finish()?)
 }
 
+/// Writes down which run this is: an increment without records, or, where the store has nothing
+/// to lay it over, an image.
+fn write_owner(
+    checkpoints: &mut dyn CheckpointStore,
+    beginning: &Beginning,
+) -> Result<(), StartError> {
+    let mark = beginning.machine.mark(beginning.owner);
+    let since = mark.index;
+    if checkpoints.increment(since, mark, Vec::new())? {
+        return Ok(());
+    }
+    write_image(checkpoints, beginning)
+}
+
 fn run(
     config: Config,
-    incarnation: u64,
     core: Core,
     beginning: Beginning,
     checkpoints: Box<dyn CheckpointStore>,
@@ -290,9 +313,11 @@ fn run(
     let (checkpoint_jobs, checkpoint_queue) = mpsc::channel();
     let place = beginning.machine.place();
     let roster = Arc::new(beginning.machine.roster().clone());
+    let owner = beginning.owner;
     let shared = Arc::new(Shared {
-        member: beginning.member,
-        cluster: beginning.cluster,
+        member: owner.member,
+        cluster: owner.cluster,
+        incarnation: owner.incarnation,
         runtime: tokio::runtime::Handle::current(),
         inbox: super::inbox::Inbox::default(),
         stats: crate::stats::Stats::default(),
@@ -300,8 +325,8 @@ fn run(
         reader: beginning.machine.reader(),
         roster: RwLock::new(Arc::clone(&roster)),
         status: watch::Sender::new(Status {
-            member: beginning.member,
-            cluster: beginning.cluster,
+            member: owner.member,
+            cluster: owner.cluster,
             ..Status::default()
         }),
         failed: watch::Sender::new(None),
@@ -326,7 +351,6 @@ fn run(
     let backlog = Arc::new(Backlog::default());
     let raft = RaftThread::new(
         core,
-        incarnation,
         Arc::clone(&shared),
         Arc::clone(&applier),
         Arc::clone(&backlog),
@@ -399,7 +423,7 @@ fn apply(jobs: &Receiver<ApplyJob>, applier: &Mutex<Applier>, backlog: &Backlog,
                 let applier = applier.lock();
                 let machine = applier.machine();
                 let (Mark { meta, .. }, cut) = machine
-                    .cut(shared.member, shared.cluster, None)
+                    .cut(shared.owner(), None)
                     .expect("a whole cut is always possible");
                 let copy = Copy {
                     place: machine.place(),
