@@ -4,6 +4,23 @@
 //! It knows the replica's core, the keyspace's commands and the stores' traits. It must never know a
 //! protocol, nor touch the real clock, disk or network: one seed replays everything.
 //!
-//! Start with [`checker`], the judges of a run.
+//! Start with [`run::run`], the three parts of a run; then [`world`], where everything that happens is
+//! an event; then [`checker`], the judges of what is left behind.
 
 pub mod checker;
+pub mod clients;
+pub mod failure;
+pub mod faults;
+pub mod host;
+pub mod ledger;
+pub mod member;
+mod misfortune;
+pub mod net;
+pub mod plant;
+pub mod rng;
+pub mod run;
+pub mod trace;
+pub mod translate;
+pub mod watcher;
+pub mod workload;
+pub mod world;

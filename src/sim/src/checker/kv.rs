@@ -77,12 +77,12 @@ pub struct Entry {
     pub lease: Lease,
 }
 
-/// What a client is answered.
+/// What is known of a request that took effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Response {
-    /// The keyspace's revision after the request.
-    pub revision: u64,
-    /// The rest; `None` where the answer was lost and only the revision is known from elsewhere.
+    /// The keyspace's revision after it; `None` where that was not seen.
+    pub revision: Option<u64>,
+    /// What the client was answered; `None` where that was lost.
     pub reply: Option<Reply>,
 }
 
@@ -245,40 +245,49 @@ impl Model for Kv {
     }
 
     fn step(&self, state: &State, input: &Request, output: Option<&Response>) -> Option<State> {
-        // What cannot have moved the state by one, or left it, to the answered revision is told
-        // without copying the state.
-        if output.is_some_and(|o| o.revision.wrapping_sub(state.revision) > 1) {
+        let Some(Response { revision, reply }) = output else {
+            let mut after = state.clone();
+            after.apply(input);
+            return Some(after);
+        };
+        // A request moves the revision by one or not at all: what cannot have led to the answered
+        // one is told without copying the state.
+        if revision.is_some_and(|r| r.wrapping_sub(state.revision) > 1) {
             return None;
         }
         let mut after = state.clone();
-        let reply = after.apply(input);
-        match output {
-            None => Some(after),
-            Some(output) if output.revision != after.revision => None,
-            Some(Response { reply: None, .. }) => Some(after),
-            Some(Response { reply: Some(r), .. }) => (*r == reply).then_some(after),
-        }
+        let expected = after.apply(input);
+        let fits = revision.is_none_or(|r| r == after.revision)
+            && reply.as_ref().is_none_or(|r| *r == expected);
+        fits.then_some(after)
     }
 
     fn reads_only(&self, _: &Request, output: &Response) -> bool {
-        match &output.reply {
-            Some(Reply::Txn { answers, .. }) => answers.iter().all(|answer| match answer {
-                Answer::Put(_) => false,
-                Answer::Read(_) => true,
-                Answer::Delete(found) => found.is_empty(),
-            }),
-            Some(Reply::Done) | None => false,
-            Some(Reply::LeaseNotFound | Reply::LeaseExists | Reply::Compacted | Reply::Future) => {
-                true
-            }
-        }
+        output.reply.as_ref().is_some_and(|reply| match reply {
+            Reply::Txn { answers, .. } => !writes(answers),
+            Reply::Done => false,
+            Reply::LeaseNotFound | Reply::LeaseExists | Reply::Compacted | Reply::Future => true,
+        })
     }
 
     fn position(&self, state: &State) -> u64 {
         state.revision
     }
 
-    fn latest(&self, output: &Response) -> u64 {
-        output.revision
+    fn latest(&self, _: &Request, output: &Response) -> u64 {
+        let moved = match &output.reply {
+            Some(Reply::Txn { answers, .. }) => writes(answers),
+            Some(_) | None => false,
+        };
+        output.revision.map_or(u64::MAX, |r| r - u64::from(moved))
     }
+}
+
+/// Whether something was written.
+fn writes(answers: &[Answer]) -> bool {
+    answers.iter().any(|answer| match answer {
+        Answer::Put(_) => true,
+        Answer::Read(_) => false,
+        Answer::Delete(found) => !found.is_empty(),
+    })
 }

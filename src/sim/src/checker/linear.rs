@@ -47,7 +47,7 @@ pub trait Model {
     }
 
     /// The greatest position at which an operation answered thus can still take effect.
-    fn latest(&self, _output: &Self::Output) -> u64 {
+    fn latest(&self, _input: &Self::Input, _output: &Self::Output) -> u64 {
         u64::MAX
     }
 }
@@ -269,8 +269,9 @@ impl<'a, M: Model> Search<'a, M> {
     }
 
     fn deadline(&self, place: usize) -> Option<(u64, usize)> {
-        let (_, output) = self.history[place].answered.as_ref()?;
-        Some((self.model.latest(output), place))
+        let operation = &self.history[place];
+        let (_, output) = operation.answered.as_ref()?;
+        Some((self.model.latest(&operation.input, output), place))
     }
 
     fn run(mut self, steps_max: u64) -> Verdict {

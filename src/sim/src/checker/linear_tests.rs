@@ -232,7 +232,7 @@ fn answered(at: u64, revision: u64, answers: Vec<Answer>) -> Option<(u64, Respon
         answers,
     };
     let response = Response {
-        revision,
+        revision: Some(revision),
         reply: Some(reply),
     };
     Some((at, response))

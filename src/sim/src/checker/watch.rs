@@ -29,6 +29,9 @@ pub struct Event {
 pub struct Message {
     /// The revision in its header.
     pub revision: u64,
+    /// The last compaction when it was sent. What was before an event at or before it cannot be
+    /// told any more, so that a previous entry may be left out.
+    pub compacted: u64,
     /// What happened.
     pub events: Vec<Event>,
 }
@@ -50,6 +53,25 @@ pub struct Watch {
     pub complete_to: Option<u64>,
 }
 
+/// What came, and what should have.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{got:?}, expected {expected:?}")]
+pub struct Difference {
+    /// As received.
+    pub got: Event,
+    /// As it should have been received at this place.
+    pub expected: Event,
+}
+
+impl Difference {
+    fn boxed(got: &Event, expected: &Event) -> Box<Difference> {
+        Box::new(Difference {
+            got: *got,
+            expected: *expected,
+        })
+    }
+}
+
 /// A broken promise.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Violation {
@@ -60,32 +82,17 @@ pub enum Violation {
     #[error("an event that never happened: {0:?}")]
     Invented(Event),
     /// The value, a revision, the version or the lease is wrong, and so the create flag may be.
-    #[error("an event with a wrong entry: {got:?}, expected {expected:?}")]
-    WrongEntry {
-        /// As received.
-        got: Event,
-        /// As it happened.
-        expected: Event,
-    },
+    #[error("an event with a wrong entry: {0}")]
+    WrongEntry(Box<Difference>),
     /// The previous entry is wrong, missing, or was not asked for.
-    #[error("an event with a wrong previous entry: {got:?}, expected {expected:?}")]
-    WrongPrevious {
-        /// As received.
-        got: Event,
-        /// As it should have been received.
-        expected: Event,
-    },
+    #[error("an event with a wrong previous entry: {0}")]
+    WrongPrevious(Box<Difference>),
     /// Not unique.
     #[error("an event twice: {0:?}")]
     Twice(Event),
     /// Not ordered.
-    #[error("an event too early: {got:?}, before {expected:?}")]
-    OutOfOrder {
-        /// What came.
-        got: Event,
-        /// What should have come first, and came later.
-        expected: Event,
-    },
+    #[error("an event too early: {0}")]
+    OutOfOrder(Box<Difference>),
     /// Not reliable or, at the beginning of a stream, not resumable.
     #[error("an event left out: {missing:?}")]
     Missing {
@@ -104,7 +111,7 @@ pub enum Violation {
         /// What the header said.
         revision: u64,
         /// An event that contradicts it.
-        event: Event,
+        event: Box<Event>,
     },
     /// Cancelled for a compaction that did not touch what it still wanted.
     #[error("cancelled for a compaction at {compacted}, though the next revision is {next}")]
@@ -155,11 +162,11 @@ struct Judge<'a> {
 impl Judge<'_> {
     fn message(&mut self, message: &Message) -> Result<(), Violation> {
         for event in &message.events {
-            self.event(event)?;
+            self.event(event, message.compacted)?;
         }
         let wrong = |event: &Event| Violation::WrongHeader {
             revision: message.revision,
-            event: *event,
+            event: Box::new(*event),
         };
         match (message.events.last(), self.expected.get(self.received)) {
             (Some(last), _) if last.revision > message.revision => Err(wrong(last)),
@@ -171,22 +178,17 @@ impl Judge<'_> {
         }
     }
 
-    fn event(&mut self, got: &Event) -> Result<(), Violation> {
+    fn event(&mut self, got: &Event, compacted: u64) -> Result<(), Violation> {
         let same = |e: &&Event| e.revision == got.revision && e.key == got.key;
         match self.expected.get(self.received) {
             Some(next) if same(&next) => {
                 self.received += 1;
                 if next.now != got.now {
-                    return Err(Violation::WrongEntry {
-                        got: *got,
-                        expected: *next,
-                    });
+                    return Err(Violation::WrongEntry(Difference::boxed(got, next)));
                 }
-                if next.previous != got.previous {
-                    return Err(Violation::WrongPrevious {
-                        got: *got,
-                        expected: *next,
-                    });
+                let forgotten = got.previous.is_none() && got.revision <= compacted;
+                if next.previous != got.previous && !forgotten {
+                    return Err(Violation::WrongPrevious(Difference::boxed(got, next)));
                 }
                 Ok(())
             }
@@ -206,10 +208,7 @@ impl Judge<'_> {
         let came = |e: &Event| e.revision == next.revision && e.key == next.key;
         let mut all = self.watch.messages.iter().flat_map(|m| &m.events);
         if all.any(came) {
-            Violation::OutOfOrder {
-                got: *got,
-                expected: *next,
-            }
+            Violation::OutOfOrder(Difference::boxed(got, next))
         } else {
             Violation::Missing { missing: *next }
         }
