@@ -53,6 +53,7 @@ pub struct Config {
     pub auto_compaction_mode: String,
     pub cors: Words,
     pub host_whitelist: Words,
+    pub metrics: MetricsLevel,
     pub listen_metrics_urls: Urls,
     pub log_outputs: Words,
     pub log_level: LogLevel,

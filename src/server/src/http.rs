@@ -3,6 +3,7 @@
 //! expect byte for byte.
 
 use crate::flags::value::Words;
+use crate::metrics::calls::{Timed, Timings};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{FromRequestParts, State};
@@ -62,6 +63,8 @@ pub struct Front<G> {
     pub grpc: Option<G>,
     /// The rest.
     pub http: Router,
+    /// Where the time of gRPC calls is noted, if it is.
+    pub timings: Option<Arc<Timings>>,
 }
 
 impl<G: Grpc> hyper::service::Service<Request<Incoming>> for Front<G> {
@@ -71,9 +74,13 @@ impl<G: Grpc> hyper::service::Service<Request<Incoming>> for Front<G> {
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         match &self.grpc {
-            Some(grpc) if is_grpc(request.headers()) => Answer::Grpc {
-                future: grpc.clone().call(request),
-            },
+            Some(grpc) if is_grpc(request.headers()) => {
+                let timings = self.timings.as_ref();
+                Answer::Grpc {
+                    timed: timings.and_then(|it| Timed::start(it, request.uri().path())),
+                    future: grpc.clone().call(request),
+                }
+            }
             Some(_) | None => Answer::Http {
                 future: self.http.clone().call(request),
             },
@@ -85,7 +92,7 @@ pin_project! {
     /// An answer being made.
     #[project = AnswerProjection]
     pub enum Answer<F> {
-        Grpc { #[pin] future: F },
+        Grpc { #[pin] future: F, timed: Option<Timed> },
         Http { #[pin] future: RouteFuture<Infallible> },
     }
 }
@@ -98,8 +105,11 @@ where
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project() {
-            AnswerProjection::Grpc { future } => {
+            AnswerProjection::Grpc { future, timed } => {
                 let answer = ready!(future.poll(context));
+                if let Some(timed) = timed.take() {
+                    timed.finish();
+                }
                 Poll::Ready(answer.map(|response| response.map(Either::Left)))
             }
             AnswerProjection::Http { future } => {

@@ -166,7 +166,12 @@ impl<'a> Member<'a> {
             watch_progress_interval: config.watch_progress_interval,
         };
         let etcd = etcd_v3::service(gate.clone(), options);
-        let metrics = Arc::new(Metrics::new(gate.clone(), replica.clone(), etcd.clone()));
+        let metrics = Arc::new(Metrics::new(
+            config.metrics,
+            gate.clone(),
+            replica.clone(),
+            etcd.clone(),
+        ));
         Member {
             config,
             replica,
@@ -184,6 +189,7 @@ impl<'a> Member<'a> {
         let peer_front = Front {
             grpc: Some(self.replica.peer_service()),
             http: peer_http.fallback(http::not_found),
+            timings: None,
         };
         for listener in sockets.peers {
             info!(address = listener.address(), "serving peer traffic");
@@ -194,6 +200,7 @@ impl<'a> Member<'a> {
             let front = Front::<EtcdV3> {
                 grpc: None,
                 http: self.observation().fallback(http::not_found),
+                timings: None,
             };
             self.clients.serve(listener, front);
         }
@@ -234,12 +241,20 @@ impl<'a> Member<'a> {
                 true => ("grpc", http::nothing()),
                 false => ("grpc+http", http.clone()),
             };
-            let grpc = Some(self.etcd.clone());
-            self.serve_client(listener, Front { grpc, http }, traffic);
+            let front = Front {
+                grpc: Some(self.etcd.clone()),
+                http,
+                timings: self.metrics.timings.clone(),
+            };
+            self.serve_client(listener, front, traffic);
         }
         for listener in http_only {
-            let http = http.clone();
-            self.serve_client(listener, Front { grpc: None, http }, "http");
+            let front = Front {
+                grpc: None,
+                http: http.clone(),
+                timings: None,
+            };
+            self.serve_client(listener, front, "http");
         }
     }
 

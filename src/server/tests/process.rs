@@ -178,7 +178,7 @@ fn a_port_that_is_taken_ends_the_start() {
 #[tokio::test]
 async fn one_port_speaks_http_and_grpc() {
     let dir = tempfile::tempdir().expect("a directory");
-    let server = Server::start(dir.path(), &[]);
+    let server = Server::start(dir.path(), &["--metrics=extensive"]);
     put(&mut server.kv().await, "k", "v").await;
     let health = server.get("/health");
     assert!(health.starts_with("HTTP/1.1 200 OK\r\n"), "{health}");
@@ -198,6 +198,7 @@ async fn one_port_speaks_http_and_grpc() {
         "\netcd_debugging_mvcc_current_revision 2\n",
         "\netcd_debugging_mvcc_keys_total 1\n",
         "\ngrpc_server_started_total{grpc_method=\"Put\",grpc_service=\"etcdserverpb.KV\",grpc_type=\"unary\"} 1\n",
+        "\ngrpc_server_handling_seconds_count{grpc_method=\"Put\",grpc_service=\"etcdserverpb.KV\",grpc_type=\"unary\"} 1\n",
         "\netcd_disk_wal_fsync_duration_seconds_count ",
         "\nprocess_resident_memory_bytes ",
     ] {

@@ -2,7 +2,7 @@
 
 use super::value::{FlagValue, Kind, Words};
 use super::{Differs, Effect, Flag, Group};
-use crate::config::{Config, MetricsLevel};
+use crate::config::Config;
 use std::time::Duration;
 
 /// Why TLS flags stop the start: serving plain text where TLS was asked for would be worse.
@@ -239,7 +239,7 @@ fn monitoring() -> Vec<Flag> {
     use Group::{Monitoring, Tracing};
     vec![
         inert::<bool>(Monitoring, "enable-pprof", "false", "there is no Go runtime to profile", "Serve profiles below /debug/pprof/."),
-        inert::<MetricsLevel>(Monitoring, "metrics", "basic", "there is one level of detail", "How much to measure: 'basic' or 'extensive'."),
+        flag(Monitoring, "metrics", "basic", |c| &mut c.metrics, "How much to measure: 'basic', or 'extensive' with the times of gRPC calls."),
         flag(Monitoring, "listen-metrics-urls", "", |c| &mut c.listen_metrics_urls, "Where to serve metrics and health alone."),
         inert::<bool>(Tracing, "enable-distributed-tracing", "false", NO_TRACING, "Export spans."),
         inert::<String>(Tracing, "distributed-tracing-address", "localhost:4317", NO_TRACING, "Collector of the spans."),

@@ -1,17 +1,19 @@
 //! What is measured, and the page that shows it under etcd's names, so that existing dashboards and
 //! alerts light up. Every crate counts for itself; here the counts get their names.
 
-mod calls;
+pub mod calls;
 pub mod page;
 mod process;
 mod replica;
 
+use crate::config::MetricsLevel;
 use ::replica::Handle;
+use calls::Timings;
 use etcd_v3::EtcdV3;
 use gateway::Gate;
 use page::Page;
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// What the server itself counts, and where the rest is found.
 pub struct Metrics {
@@ -19,6 +21,8 @@ pub struct Metrics {
     gate: Gate,
     replica: Handle,
     etcd: EtcdV3,
+    /// Taken only when everything is to be measured.
+    pub timings: Option<Arc<Timings>>,
 }
 
 /// Results of one health check.
@@ -31,8 +35,13 @@ struct Checked {
 
 impl Metrics {
     /// Nothing counted yet.
-    pub fn new(gate: Gate, replica: Handle, etcd: EtcdV3) -> Metrics {
+    pub fn new(level: MetricsLevel, gate: Gate, replica: Handle, etcd: EtcdV3) -> Metrics {
+        let timings = match level {
+            MetricsLevel::Basic => None,
+            MetricsLevel::Extensive => Some(Arc::default()),
+        };
         Metrics {
+            timings,
             checks: Mutex::default(),
             gate,
             replica,
@@ -57,6 +66,9 @@ impl Metrics {
         let mut page = Page::default();
         replica::write(&mut page, &self.gate, &self.replica);
         calls::write(&mut page, self.etcd.calls());
+        if let Some(timings) = &self.timings {
+            calls::write_timings(&mut page, timings);
+        }
         self.write_checks(&mut page);
         process::write(&mut page);
         page.finish()
