@@ -5,7 +5,11 @@
 use crate::wire::{KeyValue, write_bytes};
 use gateway::keyspace::command::{Filter, Range};
 use gateway::keyspace::{Entry, Reader, Refusal, Revision, Span};
+use parking_lot::Mutex;
+use std::collections::VecDeque;
 
+/// As many hashes of compacted histories are kept (etcd's figure).
+const KEPT_MAX: usize = 10;
 /// Changes read at a time.
 const BATCH: usize = 1000;
 
@@ -20,6 +24,31 @@ pub struct Hashed {
     pub revision: Revision,
     /// The newest revision at the time.
     pub newest: Revision,
+}
+
+/// The hashes of histories just before they were compacted. etcd goes on answering with these, so
+/// that members can be compared at a revision after it was compacted. (There every member takes
+/// them; here the one that was asked to compact does.)
+#[derive(Debug, Default)]
+pub struct Kept {
+    hashes: Mutex<VecDeque<Hashed>>,
+}
+
+impl Kept {
+    /// The hash of the history up to `revision` before it was compacted.
+    pub fn get(&self, revision: Revision) -> Option<Hashed> {
+        let hashes = self.hashes.lock();
+        hashes.iter().find(|it| it.revision == revision).copied()
+    }
+
+    /// Keeps a hash, and the newest of those that were kept.
+    pub fn keep(&self, hashed: Hashed) {
+        let mut hashes = self.hashes.lock();
+        if hashes.len() == KEPT_MAX {
+            hashes.pop_front();
+        }
+        hashes.push_back(hashed);
+    }
 }
 
 /// Hashes the keys up to `revision`, or up to the newest.

@@ -200,6 +200,27 @@ async fn over_the_quota_nothing_grows_until_an_operator_made_room() {
 }
 
 #[tokio::test]
+async fn a_history_hashes_after_its_compaction_as_before() {
+    let server = alone(limits()).await;
+    let ops = server.etcd.ops();
+    for value in ["1", "2", "3"] {
+        put(&server, "a", value).await.unwrap();
+    }
+    let hash = async |revision| ops.hash_kv(pb::HashKvRequest { revision }).await.unwrap();
+    let before = hash(3).await;
+    assert_eq!((before.compact_revision, before.hash_revision), (-1, 3));
+    let compact = pb::CompactionRequest {
+        revision: 3,
+        physical: true,
+    };
+    ops.compact(compact).await.unwrap();
+    assert!(ops.gate().reader().is_tidy());
+    assert_eq!(hash(3).await, before);
+    let newest = hash(0).await;
+    assert_eq!((newest.compact_revision, newest.hash_revision), (3, 4));
+}
+
+#[tokio::test]
 async fn leases_are_as_etcd_grants_them() {
     let server = alone(limits()).await;
     let ops = server.etcd.ops();

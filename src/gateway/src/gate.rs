@@ -7,8 +7,15 @@ use keyspace::command::{Alarm, AlarmChange};
 use keyspace::{Command, LeaseId, Outcome, Reader, Refusal, Revision};
 use replica::{Handle, Member, MemberError, Status, Unavailable};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use thiserror::Error;
+
+/// How often [`Gate::tidy`] looks ...
+const TIDY_PAUSE_MIN: Duration = Duration::from_millis(1);
+/// ... at least ...
+const TIDY_PAUSE_MAX: Duration = Duration::from_millis(50);
+/// ... and for how long.
+const TIDY_PATIENCE: Duration = Duration::from_secs(5);
 
 /// On whose behalf a request is made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -134,6 +141,17 @@ impl Gate {
     /// Lets the reported size fall to what is in use.
     pub fn defragment(&self) {
         self.shared.space.defragment(self.reader().bytes_in_use());
+    }
+
+    /// Returns once what was compacted takes no room any more, or has taken too long to go: a
+    /// snapshot that is under way may keep it.
+    pub async fn tidy(&self) {
+        let began = Instant::now();
+        let mut pause = TIDY_PAUSE_MIN;
+        while !self.reader().is_tidy() && began.elapsed() < TIDY_PATIENCE {
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(TIDY_PAUSE_MAX);
+        }
     }
 
     /// Watches for one client.

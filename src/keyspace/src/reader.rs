@@ -193,6 +193,14 @@ impl Reader {
         self.current.load().alarms.read().iter().copied().collect()
     }
 
+    /// Whether [`crate::Keyspace::tidy`] has nothing left to do: what was compacted takes no room.
+    pub fn is_tidy(&self) -> bool {
+        let shared = self.current.load();
+        let history = shared.history.read();
+        let next = history.get(history.tidied);
+        next.is_none_or(|trace| trace.revision > shared.compacted().0)
+    }
+
     /// Bytes that keys, values and bookkeeping of all retained versions and of the leases take, by a
     /// fixed formula (for the space quota). Falls while compacted versions are dropped; equal on
     /// every member where [`crate::Keyspace::tidy`] has nothing left to do.

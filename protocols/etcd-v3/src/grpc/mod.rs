@@ -174,8 +174,8 @@ impl EtcdV3 {
                 |ops, message| async move { ops.status(message) },
             ),
             Method::Defragment => unary!(defragment at once),
-            Method::Hash => unary!(hash at once),
-            Method::HashKv => unary!(hash_kv at once),
+            Method::Hash => unary!(hash),
+            Method::HashKv => unary!(hash_kv),
             Method::MoveLeader => unary!(move_leader),
             Method::HealthCheck => call.unary(
                 request,

@@ -118,8 +118,16 @@ impl Ops {
     pub async fn compact(&self, request: CompactionRequest) -> Result<CompactionResponse, Error> {
         // etcd takes any revision, and finds one below zero to be compacted already.
         let revision = Revision(u64::try_from(request.revision).unwrap_or(0));
+        // The compaction refuses what cannot be hashed.
+        let hashed = self.hash_up_to(Some(revision.0)).await;
         let command = Command::Compact(revision);
         let accepted = self.gate.propose(&self.by, command).await?;
+        if let Ok(hashed) = hashed {
+            self.kept_hashes.keep(hashed);
+        }
+        if request.physical {
+            self.gate.tidy().await;
+        }
         Ok(CompactionResponse {
             header: Some(self.header(accepted.revision).into()),
         })

@@ -2,9 +2,9 @@
 
 use super::{ETCD_VERSION, Ops};
 use crate::errors::{self, Error};
-use crate::hash;
-use gateway::keyspace::Command;
+use crate::hash::{self, Hashed};
 use gateway::keyspace::command::{Alarm, AlarmChange};
+use gateway::keyspace::{Command, Revision};
 use proto::etcdserverpb::alarm_request::AlarmAction;
 use proto::etcdserverpb::{
     AlarmMember, AlarmRequest, AlarmResponse, AlarmType, DefragmentRequest, DefragmentResponse,
@@ -106,8 +106,8 @@ impl Ops {
 
     /// A hash over everything, for comparing members of ours. etcd's is over its file, which is no
     /// two members' alike.
-    pub fn hash(&self, _: HashRequest) -> Result<HashResponse, Error> {
-        let hashed = hash::keys(self.gate.reader(), None)?;
+    pub async fn hash(&self, _: HashRequest) -> Result<HashResponse, Error> {
+        let hashed = self.hash_up_to(None).await?;
         Ok(HashResponse {
             header: Some(self.header(hashed.newest).into()),
             hash: hashed.hash,
@@ -116,11 +116,15 @@ impl Ops {
 
     /// etcd's hash of the keys and their history up to a revision: equal histories give equal
     /// hashes, there and here.
-    pub fn hash_kv(&self, request: HashKvRequest) -> Result<HashKvResponse, Error> {
+    pub async fn hash_kv(&self, request: HashKvRequest) -> Result<HashKvResponse, Error> {
         let revision = u64::try_from(request.revision).ok().filter(|&it| it > 0);
-        let hashed = hash::keys(self.gate.reader(), revision)?;
+        let kept = revision.and_then(|it| self.kept_hashes.get(Revision(it)));
+        let hashed = match kept {
+            Some(kept) => kept,
+            None => self.hash_up_to(revision).await?,
+        };
         Ok(HashKvResponse {
-            header: Some(self.header(hashed.newest).into()),
+            header: Some(self.header(self.gate.reader().revision()).into()),
             hash: hashed.hash,
             compact_revision: match hashed.compacted.0 {
                 0 => -1,
@@ -128,6 +132,14 @@ impl Ops {
             },
             hash_revision: hashed.revision.0 as i64,
         })
+    }
+
+    /// A long history keeps a core busy for seconds, so other calls must not wait behind it.
+    pub(super) async fn hash_up_to(&self, revision: Option<u64>) -> Result<Hashed, Error> {
+        let reader = self.gate.reader().clone();
+        let hashing = tokio::task::spawn_blocking(move || hash::keys(&reader, revision));
+        // It ends early only with the runtime.
+        Ok(hashing.await.map_err(|_| errors::STOPPED)??)
     }
 
     /// Hands leadership to another member. Only the leader can. etcd's answer has no header.

@@ -13,9 +13,11 @@ pub mod watch;
 pub use kv::RangeParts;
 
 use crate::errors::{self, Error};
+use crate::hash;
 use crate::wire::Header;
 use gateway::keyspace::Revision;
 use gateway::{Gate, Principal};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The etcd release whose behaviour this adapter has, and which it says it is: clients choose what
@@ -45,6 +47,7 @@ pub struct Ops {
     options: Options,
     /// Who asks, until clients can log in.
     by: Principal,
+    kept_hashes: Arc<hash::Kept>,
 }
 
 /// What a call's metadata and kind say about when it may run.
@@ -63,6 +66,7 @@ impl Ops {
             gate,
             options,
             by: Principal::Anonymous,
+            kept_hashes: Arc::default(),
         }
     }
 
