@@ -167,6 +167,8 @@ errors! {
     TIMEOUT_LEADER_LOST = Unavailable "request timed out, possibly due to previous leader failure";
     /// No answer in time; the connection to the leader was lost.
     TIMEOUT_DISCONNECTED = Unavailable "request timed out, possibly due to connection lost";
+    /// Leadership did not go over in time. (etcd has no code for this one.)
+    LEADER_TRANSFER_TIMEOUT = Unknown "request timed out, leader transfer took too long";
     /// The quorum is not connected.
     UNHEALTHY = Unavailable "unhealthy cluster";
     /// Members disagree.

@@ -166,3 +166,12 @@ async fn who_wants_a_leader_is_not_kept_waiting_for_one() {
     assert_eq!((refused.code(), refused.message()), expected);
     assert_eq!(kv.range(local).await.unwrap().into_inner().count, 0);
 }
+
+#[tokio::test]
+async fn a_member_without_leader_says_so_to_who_waits() {
+    let server = leaderless(limits()).await;
+    let patience = limits().election_timeout;
+    timely(server.etcd.ops().gate().leaderless(patience)).await;
+    let status = server.etcd.ops().status(pb::StatusRequest {}).unwrap();
+    assert_eq!(status.errors, ["etcdserver: no leader"]);
+}

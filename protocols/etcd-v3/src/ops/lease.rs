@@ -76,6 +76,11 @@ impl Ops {
         let lease = LeaseId(request.id);
         let remaining_ms = self.gate.lease_remaining(lease).await?;
         let reader = self.gate.reader();
+        // The leader knows it, so it exists, but its grant may be still on its way to this member;
+        // and so may be the newest of its keys.
+        if remaining_ms.is_some() && (request.keys || reader.lease(lease).is_none()) {
+            self.gate.linearize().await?;
+        }
         let view = reader.lease(lease);
         let mut response = LeaseTimeToLiveResponse {
             header: Some(self.header_now().into()),

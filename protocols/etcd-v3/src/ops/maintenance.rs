@@ -5,6 +5,7 @@ use crate::errors::{self, Error};
 use crate::hash::{self, Hashed};
 use gateway::keyspace::command::{Alarm, AlarmChange};
 use gateway::keyspace::{Command, Revision};
+use gateway::{MemberError, Unavailable};
 use proto::etcdserverpb::alarm_request::AlarmAction;
 use proto::etcdserverpb::{
     AlarmMember, AlarmRequest, AlarmResponse, AlarmType, DefragmentRequest, DefragmentResponse,
@@ -151,8 +152,13 @@ impl Ops {
         if status.leader != status.member {
             return Err(errors::NOT_LEADER);
         }
-        self.gate.transfer_leader(request.target_id).await?;
-        Ok(MoveLeaderResponse::default())
+        match self.gate.transfer_leader(request.target_id).await {
+            Ok(()) => Ok(MoveLeaderResponse::default()),
+            Err(MemberError::Unavailable(Unavailable::TimedOut)) => {
+                Err(errors::LEADER_TRANSFER_TIMEOUT)
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 }
 

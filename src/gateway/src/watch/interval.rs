@@ -48,7 +48,9 @@ type Link<V> = Option<Box<Node<V>>>;
 #[derive(Debug)]
 pub struct Intervals<V> {
     root: Link<V>,
-    inserted: u64,
+    /// Where the priorities stand. They begin at random, or a client that knew them could choose
+    /// its ranges so that the tree became a list.
+    priorities: u64,
 }
 
 #[derive(Debug)]
@@ -68,7 +70,7 @@ impl<V> Default for Intervals<V> {
     fn default() -> Self {
         Intervals {
             root: None,
-            inserted: 0,
+            priorities: rand::random(),
         }
     }
 }
@@ -76,12 +78,12 @@ impl<V> Default for Intervals<V> {
 impl<V> Intervals<V> {
     /// Puts `value` at the range from `start` to `end`.
     pub fn insert(&mut self, start: Bytes, end: Limit, value: V) {
-        self.inserted += 1;
+        self.priorities = self.priorities.wrapping_add(1);
         let node = Box::new(Node {
             reach: end.clone(),
             start,
             end,
-            priority: scatter(self.inserted),
+            priority: scatter(self.priorities),
             values: vec![value],
             left: None,
             right: None,
