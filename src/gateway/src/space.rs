@@ -6,6 +6,7 @@
 
 use keyspace::Command;
 use keyspace::command::{Op, Txn};
+use keyspace::node::{Action, NodeOp};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What an empty keyspace is reported to take: an empty etcd file has five pages of 4 KiB.
@@ -52,6 +53,7 @@ impl Space {
 pub fn cost(command: &Command) -> u64 {
     match command {
         Command::Txn(txn) => cost_of_txn(txn),
+        Command::Nodes(ops) => ops.iter().map(cost_of_node_op).sum(),
         Command::Grant(_) => LEASE_BYTES,
         Command::Compact(_)
         | Command::Revoke(_)
@@ -64,6 +66,16 @@ pub fn cost(command: &Command) -> u64 {
 fn cost_of_txn(txn: &Txn) -> u64 {
     let branch = |ops: &[Op]| ops.iter().map(cost_of_op).sum::<u64>();
     branch(&txn.then).max(branch(&txn.otherwise))
+}
+
+fn cost_of_node_op(op: &NodeOp) -> u64 {
+    let value = match &op.action {
+        Action::Write(write) => write.value.as_ref().map_or(0, |value| value.len()),
+        Action::SetAcl(acl) => acl.as_ref().map_or(0, |acl| acl.len()),
+        Action::MakeDirectory { .. } => 0,
+        Action::Check | Action::Remove { .. } => return 0,
+    };
+    PUT_OVERHEAD_BYTES + (op.path.len() + value) as u64
 }
 
 fn cost_of_op(op: &Op) -> u64 {

@@ -1,8 +1,10 @@
 //! What one command did: the outcome for whoever asked, and the changes for whoever watches.
 
 use crate::command::Alarm;
+use crate::node::{NodeAnswer, NodeRefusal, Step};
 use crate::slot::Entry;
 use crate::types::{LeaseId, Revision};
+use minicbor::{Decode, Encode};
 use thiserror::Error;
 
 /// Everything that applying one command produced.
@@ -14,6 +16,10 @@ pub struct Applied {
     pub outcome: Result<Outcome, Refusal>,
     /// What changed, in order.
     pub changes: Vec<Change>,
+    /// What happened to the nodes of the path tree, step by step.
+    pub steps: Vec<Step>,
+    /// The node event counter after the command.
+    pub event: u64,
 }
 
 /// The answer to a command.
@@ -25,6 +31,8 @@ pub enum Outcome {
     Done,
     /// To [`crate::Command::Revoke`] and [`crate::Command::Expire`]: how many keys went.
     Ended(u64),
+    /// To [`crate::Command::Nodes`]: one answer for each step.
+    Nodes(Vec<NodeAnswer>),
 }
 
 /// Which branch a transaction took and what its operations answered.
@@ -79,21 +87,28 @@ pub struct Change {
 }
 
 /// Why a key changed. etcd v2 names it in every event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Cause {
     /// Written, whether or not it was there.
+    #[n(0)]
     Set,
     /// Written where nothing was.
+    #[n(1)]
     Create,
     /// Written where something had to be.
+    #[n(2)]
     Update,
     /// Written because what was there compared equal.
+    #[n(3)]
     CompareAndSwap,
     /// Deleted by a request.
+    #[n(4)]
     Delete,
     /// Deleted because what was there compared equal.
+    #[n(5)]
     CompareAndDelete,
     /// Deleted by time.
+    #[n(6)]
     Expire,
 }
 
@@ -124,4 +139,12 @@ pub enum Refusal {
     /// An alarm stands.
     #[error("refused while the {0:?} alarm stands")]
     Alarmed(Alarm),
+    /// A step at a node could not be done, and so none was.
+    #[error("step {step}: {reason}")]
+    Node {
+        /// Which step, from 0.
+        step: usize,
+        /// Why.
+        reason: NodeRefusal,
+    },
 }

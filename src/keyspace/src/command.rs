@@ -1,6 +1,7 @@
 //! The only verbs an adapter may speak. A command is what the replicated log carries; everything
 //! that a member could see differently (time, random ids) is already inside it or in the stamp.
 
+use crate::node::NodeOp;
 use crate::types::{LeaseId, Revision, Span};
 use bytes::Bytes;
 use minicbor::{Decode, Encode};
@@ -31,6 +32,10 @@ pub enum Command {
     /// Raise or clear a member's alarm.
     #[n(6)]
     Alarm(#[n(0)] AlarmChange),
+    /// Steps at nodes of the path tree, one after the other, all at one revision; if one cannot be
+    /// done, none is.
+    #[n(7)]
+    Nodes(#[n(0)] Vec<NodeOp>),
 }
 
 /// See [`Command::Grant`].

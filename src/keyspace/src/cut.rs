@@ -5,15 +5,20 @@ use crate::index::Scan;
 use crate::invariants;
 use crate::keyspace::Keyspace;
 use crate::lease::{Lease, Leases};
+use crate::node::Event;
 use crate::record::{
-    Damaged, FORMAT, Head, LEASES_MAX, LeaseChunk, LeaseRecord, Place, Record, SlotRecord,
-    StandingAlarm, VersionRecord, decode, encode, unreadable,
+    Damaged, EventRecord, FORMAT, Head, LEASES_MAX, LeaseChunk, LeaseRecord, NODES_MAX, NodeChunk,
+    NodeRecord, Place, Record, SlotRecord, StandingAlarm, VersionRecord, decode, encode,
+    unreadable,
 };
+use crate::ring::EVENTS_MAX;
 use crate::shared::Shared;
 use crate::slot::{Entry, Slot};
+use crate::tree::{self, Path, Tree};
 use crate::types::{LeaseId, Revision};
 use bytes::Bytes;
 use imbl::OrdSet;
+use std::collections::{HashMap, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -29,6 +34,8 @@ pub struct Cut {
     _hold: Arc<()>,
     head: Head,
     leases: Leases,
+    tree: Tree,
+    events: VecDeque<Event>,
     /// Tell only the slots that changed after this revision.
     since: Option<Revision>,
     stage: Stage,
@@ -40,6 +47,10 @@ enum Stage {
     Head,
     /// This chunk of leases: those after that id.
     Leases(u32, Option<LeaseId>),
+    /// This chunk of nodes: those after that path.
+    Nodes(u32, Option<Path>),
+    /// This event, of those left.
+    Events(u32),
     /// The slots that wait, last first; then those after the last one told.
     Slots(Vec<Slot>, Option<Slot>),
     /// Only the slots that wait, last first.
@@ -57,7 +68,11 @@ impl Keyspace {
             return None;
         }
         let leases = shared.leases.read().clone();
+        let tree = shared.tree.read().clone();
+        let events = shared.ring.read().events.clone();
         let lease_chunks = leases.len().div_ceil(LEASES_MAX);
+        let node_chunks = tree.nodes.len().div_ceil(NODES_MAX);
+        let count = |records: usize| u32::try_from(records).expect("they fit in memory");
         let history = shared.history.read();
         let slots = since.map_or_else(
             || shared.slots.len(),
@@ -75,13 +90,18 @@ impl Keyspace {
                 revision,
                 compacted,
                 wall: self.wall,
-                lease_chunks: u32::try_from(lease_chunks).expect("leases fit in memory"),
+                lease_chunks: count(lease_chunks),
                 alarms: alarms.collect(),
+                node_chunks: count(node_chunks),
+                events: count(events.len()),
+                event: shared.event(),
             },
+            len_hint: 1 + lease_chunks + node_chunks + events.len() + slots,
             leases,
+            tree,
+            events,
             since,
             stage: Stage::Head,
-            len_hint: 1 + lease_chunks + slots,
         })
     }
 
@@ -108,8 +128,10 @@ impl Keyspace {
             match (&place, &mut restoring) {
                 (Place::Head, _) => restoring = Some(Restoring::new(&record)?),
                 (Place::Leases(chunk), Some(restoring)) => restoring.leases(*chunk, &record)?,
+                (Place::Nodes(chunk), Some(restoring)) => restoring.nodes(*chunk, &record)?,
+                (Place::Event(place), Some(restoring)) => restoring.event(*place, &record)?,
                 (Place::Slot(key), Some(restoring)) => restoring.slot(key, &record)?,
-                (Place::Leases(_) | Place::Slot(_), None) => {
+                (_, None) => {
                     return Err(Damaged::new(&record.key, "no head came before it"));
                 }
             }
@@ -147,6 +169,22 @@ impl Cut {
         let record = Record {
             key: Place::Leases(chunk).to_key(),
             value: encode(&LeaseChunk { leases }),
+        };
+        (record, last)
+    }
+
+    fn node_chunk(&self, chunk: u32, after: Option<&Path>) -> (Record, Option<Path>) {
+        let from = after.map_or(Bound::Unbounded, |path| Bound::Excluded(&path[..]));
+        let range = self.tree.nodes.range::<_, [u8]>((from, Bound::Unbounded));
+        let nodes: Vec<_> = range.take(NODES_MAX).collect();
+        let last = nodes.last().map(|(path, _)| Path::clone(path));
+        let nodes = nodes
+            .iter()
+            .map(|(path, node)| NodeRecord::of(path, node))
+            .collect();
+        let record = Record {
+            key: Place::Nodes(chunk).to_key(),
+            value: encode(&NodeChunk { nodes }),
         };
         (record, last)
     }
@@ -221,12 +259,34 @@ impl Iterator for Cut {
                 Stage::Leases(chunk, after) => {
                     let (chunk, after) = (*chunk, *after);
                     if chunk == self.head.lease_chunks {
-                        self.stage = self.first_slots();
+                        self.stage = Stage::Nodes(0, None);
                         continue;
                     }
                     let (record, last) = self.lease_chunk(chunk, after);
                     self.stage = Stage::Leases(chunk + 1, last);
                     return Some(record);
+                }
+                Stage::Nodes(chunk, after) => {
+                    let (chunk, after) = (*chunk, after.take());
+                    if chunk == self.head.node_chunks {
+                        self.stage = Stage::Events(0);
+                        continue;
+                    }
+                    let (record, last) = self.node_chunk(chunk, after.as_ref());
+                    self.stage = Stage::Nodes(chunk + 1, last);
+                    return Some(record);
+                }
+                Stage::Events(place) => {
+                    let place = *place;
+                    let Some(event) = self.events.pop_front() else {
+                        self.stage = self.first_slots();
+                        continue;
+                    };
+                    self.stage = Stage::Events(place + 1);
+                    return Some(Record {
+                        key: Place::Event(place).to_key(),
+                        value: encode(&EventRecord::of(&event)),
+                    });
                 }
                 Stage::Slots(waiting, last) => {
                     let Some(slot) = waiting.pop() else {
@@ -259,6 +319,10 @@ struct Restoring {
     head: Head,
     shared: Shared,
     lease_chunks: u32,
+    node_chunks: u32,
+    events: u32,
+    /// Children found beneath each node.
+    children: HashMap<Vec<u8>, u32>,
     /// Revision, place within it, and slot of each change that the history needs.
     changes: Vec<(u64, u32, Slot)>,
     bytes: u64,
@@ -284,6 +348,9 @@ impl Restoring {
             head,
             shared,
             lease_chunks: 0,
+            node_chunks: 0,
+            events: 0,
+            children: HashMap::new(),
             changes: Vec::new(),
             bytes: 0,
         })
@@ -309,6 +376,38 @@ impl Restoring {
                 return Err(Damaged::new(&record.key, "a lease is there twice"));
             }
         }
+        Ok(())
+    }
+
+    fn nodes(&mut self, chunk: u32, record: &Record) -> Result<(), Damaged> {
+        if chunk >= self.head.node_chunks {
+            return Ok(());
+        }
+        self.node_chunks += 1;
+        let found: NodeChunk = decode(record)?;
+        for found in found.nodes {
+            let ends_root = found.path == tree::ROOT && found.deadline.is_some();
+            if !tree::is_path(&found.path) || ends_root {
+                return Err(Damaged::new(&record.key, "there can be no such node"));
+            }
+            let node = found.to_node();
+            let (before, after) = self.shared.tree.get_mut().put(&found.path, Some(node));
+            self.bytes = self.bytes.wrapping_sub(before).wrapping_add(after);
+        }
+        Ok(())
+    }
+
+    fn event(&mut self, place: u32, record: &Record) -> Result<(), Damaged> {
+        if place >= self.head.events {
+            return Ok(());
+        }
+        self.events += 1;
+        let found: EventRecord = decode(record)?;
+        let ring = self.shared.ring.get_mut();
+        let last = ring.events.back().map_or(0, |event| event.index);
+        let event = found.to_event().filter(|event| event.index > last);
+        let event = event.filter(|event| event.index <= self.head.event);
+        ring.push(event.ok_or_else(|| Damaged::new(&record.key, "its figures make no sense"))?);
         Ok(())
     }
 
@@ -352,6 +451,9 @@ impl Restoring {
             let lease = lease.ok_or_else(|| Damaged::new(&record.key, "its lease is missing"))?;
             lease.keys.insert(slot.clone());
         }
+        if !newest.is_tombstone() && tree::is_path(slot.key()) {
+            self.count_child(slot.key());
+        }
         self.shared
             .index
             .get_mut()
@@ -360,11 +462,51 @@ impl Restoring {
         Ok(())
     }
 
-    fn finish(mut self) -> Result<Keyspace, Damaged> {
-        if self.lease_chunks < self.head.lease_chunks {
-            let missing = Place::Leases(self.lease_chunks).to_key();
-            return Err(Damaged::new(&missing, "it is missing"));
+    fn count_child(&mut self, path: &[u8]) {
+        if let Some(parent) = tree::parent(path) {
+            *self.children.entry(parent.to_vec()).or_default() += 1;
         }
+    }
+
+    /// Every node must have as many children as its record says, and a reason to exist.
+    fn check_tree(&mut self) -> Result<(), Damaged> {
+        let nodes = self.shared.tree.get_mut().nodes.clone();
+        for (path, node) in &nodes {
+            let valued = self
+                .shared
+                .find(path)
+                .is_some_and(|slot| !slot.newest().is_tombstone());
+            if !valued && !node.stands_alone() {
+                return Err(Damaged::new(path, "a node has no reason to exist"));
+            }
+            if !valued {
+                self.count_child(path);
+            }
+        }
+        for (path, node) in &nodes {
+            if self.children.remove(&path[..]).unwrap_or(0) != node.children {
+                return Err(Damaged::new(path, "a node has another number of children"));
+            }
+        }
+        match self.children.keys().min() {
+            Some(path) => Err(Damaged::new(path, "a node with children has no record")),
+            None => Ok(()),
+        }
+    }
+
+    fn finish(mut self) -> Result<Keyspace, Damaged> {
+        let missing = |place: Place| Err(Damaged::new(&place.to_key(), "it is missing"));
+        if self.lease_chunks < self.head.lease_chunks {
+            return missing(Place::Leases(self.lease_chunks));
+        }
+        if self.node_chunks < self.head.node_chunks {
+            return missing(Place::Nodes(self.node_chunks));
+        }
+        if self.events < self.head.events || self.events as usize > EVENTS_MAX {
+            return missing(Place::Event(self.events));
+        }
+        self.check_tree()?;
+        self.shared.add_events(Vec::new(), self.head.event);
         self.changes
             .sort_unstable_by_key(|(revision, sub, _)| (*revision, *sub));
         let history = self.shared.history.get_mut();

@@ -386,14 +386,18 @@ impl Index {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::slot::{Figures, Stored};
+    use crate::slot::{Birth, Figures, Stored};
     use crate::types::WallMs;
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
     fn slot(key: &[u8]) -> Slot {
-        let figures = Figures::tombstone(1, 0, WallMs(0));
-        Slot::new(key, Stored::new(&figures, WallMs(0), b""))
+        let figures = Figures::tombstone(1, 0, WallMs(0), 0);
+        let birth = Birth {
+            wall: WallMs(0),
+            event: 0,
+        };
+        Slot::new(key, Stored::new(&figures, birth, b""))
     }
 
     fn keys(slots: &[Slot]) -> Vec<&[u8]> {

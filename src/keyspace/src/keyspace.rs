@@ -1,15 +1,16 @@
 //! The writer's side: applying commands, and dropping what compaction made unreadable.
 
-use crate::change::{Answer, Applied, Cause, Change, Outcome, Refusal, TxnOutcome};
+use crate::change::{Answer, Applied, Cause, Outcome, Refusal, TxnOutcome};
 use crate::command::{Alarm, AlarmChange, Command, Grant, LeaseRemaining, Op, Put, Txn};
 use crate::invariants;
 use crate::lease::Lease;
+use crate::node::NodeOp;
 use crate::read::{self, View};
 use crate::reader::Reader;
 use crate::shared::Shared;
 use crate::slot::Slot;
 use crate::types::{LeaseId, Revision, Stamp, WallMs};
-use crate::write::{Write, Writing};
+use crate::write::{Finished, Writing};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use std::sync::Arc;
@@ -31,7 +32,7 @@ pub struct Keyspace {
 }
 
 /// What applying came to: the answer and the changes, or why nothing was done.
-type Result = std::result::Result<(Outcome, Vec<Change>), Refusal>;
+type Result = std::result::Result<(Outcome, Finished), Refusal>;
 
 impl Default for Keyspace {
     fn default() -> Self {
@@ -83,16 +84,19 @@ impl Keyspace {
                 Command::Expire(leases) => Ok(self.expire(leases)),
                 Command::Checkpoint(remaining) => Ok(self.checkpoint(remaining)),
                 Command::Alarm(change) => Ok(self.alarm(*change)),
+                Command::Nodes(ops) => self.nodes(ops),
             },
         };
-        let (outcome, changes) = match result {
-            Ok((outcome, changes)) => (Ok(outcome), changes),
-            Err(refusal) => (Err(refusal), Vec::new()),
+        let (outcome, finished) = match result {
+            Ok((outcome, finished)) => (Ok(outcome), finished),
+            Err(refusal) => (Err(refusal), Finished::default()),
         };
         Applied {
             revision: self.shared.revision(),
             outcome,
-            changes,
+            changes: finished.changes,
+            steps: finished.steps,
+            event: self.shared.event(),
         }
     }
 
@@ -104,6 +108,7 @@ impl Keyspace {
             Command::Txn(txn) => (txn.puts(), true),
             Command::Grant(_) => (true, true),
             Command::Compact(_) | Command::Revoke(_) | Command::Expire(_) => (false, true),
+            Command::Nodes(ops) => (ops.iter().any(NodeOp::grows), true),
             Command::Checkpoint(_) | Command::Alarm(_) => (false, false),
         };
         let alarms = self.shared.alarms.read();
@@ -140,7 +145,7 @@ impl Keyspace {
         // Deletions at the last compaction's own revision had to stay for its watchers.
         history.tidied = history.tidied.min(history.find(compacted.0));
         self.shared.compact(revision.0);
-        Ok((Outcome::Done, Vec::new()))
+        Ok((Outcome::Done, Finished::default()))
     }
 
     fn grant(&self, grant: &Grant) -> Result {
@@ -156,7 +161,7 @@ impl Keyspace {
         };
         self.shared.bytes.fetch_add(lease.cost(), Ordering::Relaxed);
         leases.insert(grant.lease, lease);
-        Ok((Outcome::Done, Vec::new()))
+        Ok((Outcome::Done, Finished::default()))
     }
 
     fn revoke(&self, lease: LeaseId) -> Result {
@@ -166,36 +171,60 @@ impl Keyspace {
         Ok((Outcome::Ended(ended), writing.finish()))
     }
 
-    fn expire(&self, leases: &[LeaseId]) -> (Outcome, Vec<Change>) {
-        let mut changes = Vec::new();
+    /// Leases first, then the nodes whose own time has come: one revision each.
+    fn expire(&self, leases: &[LeaseId]) -> (Outcome, Finished) {
+        let mut all = Finished::default();
         let mut ended = 0;
         for lease in leases {
             let mut writing = Writing::new(&self.shared, self.wall);
             ended += writing.end_lease(*lease, Cause::Expire).unwrap_or(0);
-            changes.append(&mut writing.finish());
+            all.append(writing.finish());
         }
-        (Outcome::Ended(ended), changes)
+        let tree = self.shared.tree.read().clone();
+        for path in tree.due(self.wall) {
+            let mut writing = Writing::new(&self.shared, self.wall);
+            writing.expire_node(path);
+            let finished = writing.finish();
+            ended += finished.changes.len() as u64;
+            all.append(finished);
+        }
+        (Outcome::Ended(ended), all)
+    }
+
+    fn nodes(&self, ops: &[NodeOp]) -> Result {
+        let mut writing = Writing::new(&self.shared, self.wall);
+        let mut answers = Vec::with_capacity(ops.len());
+        for (step, op) in ops.iter().enumerate() {
+            match writing.node(op) {
+                Ok(answer) => answers.push(answer),
+                Err(reason) => {
+                    writing.abort();
+                    return Err(Refusal::Node { step, reason });
+                }
+            }
+        }
+        Ok((Outcome::Nodes(answers), writing.finish()))
     }
 
     /// As in etcd, nothing remaining means that the checkpoint no longer counts.
-    fn checkpoint(&self, checkpoint: &[LeaseRemaining]) -> (Outcome, Vec<Change>) {
+    fn checkpoint(&self, checkpoint: &[LeaseRemaining]) -> (Outcome, Finished) {
         let mut leases = self.shared.leases.write();
         for remaining in checkpoint {
             if let Some(lease) = leases.get_mut(&remaining.lease) {
                 lease.remaining_ms = Some(remaining.remaining_ms).filter(|ms| *ms > 0);
             }
         }
-        (Outcome::Done, Vec::new())
+        (Outcome::Done, Finished::default())
     }
 
-    fn alarm(&self, change: AlarmChange) -> (Outcome, Vec<Change>) {
+    fn alarm(&self, change: AlarmChange) -> (Outcome, Finished) {
         let mut alarms = self.shared.alarms.write();
         if change.raised {
             alarms.insert((change.member, change.alarm));
         } else {
             alarms.remove(&(change.member, change.alarm));
         }
-        (Outcome::Done, Vec::new())
+        (Outcome::Done, Finished::default())
     }
 
     /// Does up to about a millisecond of postponed work (dropping compacted versions). Returns
@@ -305,16 +334,11 @@ fn step(writing: &mut Writing, op: &Op) -> Answer {
     match op {
         Op::Range(range) => Answer::Range(read::range(writing, range)),
         Op::Put(put) => {
-            let write = Write {
-                key: &put.key,
-                value: put.value.as_deref(),
-                lease: put.lease,
-            };
-            let previous = writing.put(&write, Cause::Set);
+            let previous = writing.put(put);
             Answer::Put(previous.filter(|_| put.want_previous))
         }
         Op::Delete(delete) => {
-            let mut previous = writing.delete(&delete.span, Cause::Delete);
+            let mut previous = writing.delete(delete);
             let deleted = previous.len() as u64;
             if !delete.want_previous {
                 previous.clear();

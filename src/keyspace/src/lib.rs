@@ -6,8 +6,11 @@
 //! Start with [`Command`] (what can be asked), [`Applied`] (what comes of it), then
 //! [`Keyspace::apply`] and [`Reader`]. Beneath: `slot` (one key), `index` (all keys in order),
 //! `history` (what changed when), `shared` (how a revision becomes visible), `read` and `write`.
+//! Over them lies the path tree: [`node`] (what can be asked of it), `tree` (what it knows beside
+//! values), `nodes` (how it follows what is written).
 
 pub mod change;
+mod children;
 pub mod codec;
 pub mod command;
 mod cut;
@@ -16,11 +19,15 @@ mod index;
 pub mod invariants;
 mod keyspace;
 mod lease;
+pub mod node;
+mod nodes;
 mod read;
 pub mod reader;
 mod record;
+mod ring;
 mod shared;
 pub mod slot;
+mod tree;
 pub mod types;
 mod write;
 
@@ -29,6 +36,7 @@ pub use codec::Malformed;
 pub use command::Command;
 pub use cut::Cut;
 pub use keyspace::Keyspace;
+pub use node::{NodeOp, NodeView};
 pub use reader::{LeaseView, Reader};
 pub use record::{Damaged, Record};
 pub use slot::Entry;

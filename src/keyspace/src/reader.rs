@@ -1,13 +1,18 @@
 //! What many threads may do at once while the one writer applies: read.
 
 use crate::change::{Answer, Cause, Change, RangeAnswer, Refusal, TxnOutcome};
+use crate::children;
 use crate::command::{Alarm, Op, Range, Txn};
 use crate::history::Trace;
 use crate::lease::Lease;
+use crate::node::{Event, NodeView};
 use crate::read::{self, Snapshot, View};
 use crate::shared::Shared;
-use crate::types::{End, LeaseId, Revision};
+use crate::tree::{self, Tree};
+use crate::types::{End, LeaseId, Revision, WallMs};
 use arc_swap::ArcSwap;
+use bytes::Bytes;
+use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -159,6 +164,75 @@ impl Reader {
         Ok(changes)
     }
 
+    /// A node of the path tree, and the revision of this view.
+    pub fn node(&self, path: &[u8]) -> (Revision, Option<NodeView>) {
+        let shared = self.current.load();
+        loop {
+            let (tree, revision) = tree_of(&shared);
+            let value = shared.find(path).and_then(|slot| slot.live_at(revision.0));
+            if shared.compacted() <= revision {
+                return (revision, tree::view(value, tree.get(path)));
+            }
+        }
+    }
+
+    /// The names right beneath a node, in order, and the revision of this view; none where there is
+    /// no such node.
+    pub fn children(&self, path: &[u8]) -> (Revision, Option<Vec<Bytes>>) {
+        let shared = self.current.load();
+        loop {
+            let (tree, revision) = tree_of(&shared);
+            let value = shared.find(path).and_then(|slot| slot.live_at(revision.0));
+            let view = tree::view(value, tree.get(path));
+            let children = view.map(|_| children::list(&shared, &tree, revision, path));
+            if shared.compacted() <= revision {
+                return (revision, children);
+            }
+        }
+    }
+
+    /// The node event counter.
+    pub fn event(&self) -> u64 {
+        self.current.load().event()
+    }
+
+    /// The node events from `index` on, as far as they are kept, and beside them the index of the
+    /// oldest that is kept (the next one's if none is).
+    pub fn events(&self, index: u64) -> (u64, Vec<Event>) {
+        let shared = self.current.load();
+        let ring = shared.ring.read();
+        let oldest = ring
+            .events
+            .front()
+            .map_or(shared.event() + 1, |event| event.index);
+        (oldest, ring.from(index).cloned().collect())
+    }
+
+    /// Whether some node's own time has come by `wall`, so that [`crate::Command::Expire`] has
+    /// something to do.
+    pub fn is_due(&self, wall: WallMs) -> bool {
+        let (tree, _) = tree_of(&self.current.load());
+        tree.due(wall).next().is_some()
+    }
+
+    /// Whether any node at or beneath a path has an access list. Costs nothing while none has.
+    pub fn is_restricted(&self, path: &[u8]) -> bool {
+        let restricted = self.current.load().tree.read().restricted.clone();
+        let (start, end) = (tree::prefix(path), tree::beyond(path));
+        let bounds = (Bound::Excluded(&start[..]), Bound::Excluded(&end[..]));
+        restricted.contains(path) || restricted.range::<_, [u8]>(bounds).next().is_some()
+    }
+
+    /// Whether `password` is the lease's, so that whoever brings it may resume the session.
+    pub fn resumes(&self, lease: LeaseId, password: &[u8]) -> bool {
+        let shared = self.current.load();
+        let leases = shared.leases.read();
+        leases
+            .get(&lease)
+            .and_then(|lease| lease.password.as_deref())
+            == Some(password)
+    }
+
     /// One lease.
     pub fn lease(&self, lease: LeaseId) -> Option<LeaseView> {
         self.current
@@ -179,11 +253,11 @@ impl Reader {
     }
 
     /// The keys bound to a lease, in order.
-    pub fn lease_keys(&self, lease: LeaseId) -> Option<Vec<bytes::Bytes>> {
+    pub fn lease_keys(&self, lease: LeaseId) -> Option<Vec<Bytes>> {
         let keys = self.current.load().leases.read().get(&lease)?.keys.clone();
         Some(
             keys.iter()
-                .map(|slot| bytes::Bytes::copy_from_slice(slot.key()))
+                .map(|slot| Bytes::copy_from_slice(slot.key()))
                 .collect(),
         )
     }
@@ -215,6 +289,12 @@ fn snapshot(shared: &Shared, single: bool) -> Snapshot<'_> {
     } else {
         Snapshot::of_spans(shared)
     }
+}
+
+/// The tree, and the revision whose tree it is.
+fn tree_of(shared: &Shared) -> (Tree, Revision) {
+    let tree = shared.tree.read();
+    (tree.clone(), shared.revision())
 }
 
 /// Refuses a transaction before it runs if a range on its path cannot be read.

@@ -1,12 +1,16 @@
 //! How the state's pieces become bytes: CBOR with numbered fields, so that fields can be added.
 //!
-//! A cut is one head, then chunks of the lease table, then one record for each key. Record keys sort
-//! in that order. All but the keys are whole in every cut, so that what has gone since an older cut
-//! is not there in the newer: the head says how many lease chunks count.
+//! A cut is one head, then chunks of the lease table and of the path tree, then the newest node
+//! events, then one record for each key. Record keys sort in that order. All but the keys are whole
+//! in every cut, so that what has gone since an older cut is not there in the newer: the head says
+//! how many records of each sort count.
 
+use crate::change::Cause;
 use crate::command::Alarm;
 use crate::invariants;
-use crate::slot::{Entry, Figures, Stored};
+use crate::node::{Event, EventNode, Kind, Name};
+use crate::slot::{Birth, Entry, FIGURE_MAX, Figures, SUB_MAX, Stored};
+use crate::tree::Node;
 use crate::types::{LeaseId, Revision, WallMs};
 use bytes::Bytes;
 use minicbor::{Decode, Encode};
@@ -16,6 +20,8 @@ use std::fmt;
 pub(crate) const FORMAT: u32 = 1;
 /// Leases in one record.
 pub(crate) const LEASES_MAX: usize = 512;
+/// Nodes in one record.
+pub(crate) const NODES_MAX: usize = 512;
 
 /// One piece of a cut. Keys order the records and tell which replaces which.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,31 +56,44 @@ impl Damaged {
 pub(crate) enum Place {
     Head,
     Leases(u32),
+    Nodes(u32),
+    Event(u32),
     Slot(Bytes),
 }
 
 impl Place {
     const HEAD: u8 = 0;
     const LEASES: u8 = 1;
+    const NODES: u8 = 2;
+    const EVENT: u8 = 3;
     const SLOT: u8 = 16;
 
     pub fn to_key(&self) -> Bytes {
         match self {
             Place::Head => Bytes::from_static(&[Place::HEAD]),
-            Place::Leases(chunk) => [&[Place::LEASES][..], &chunk.to_be_bytes()].concat().into(),
+            Place::Leases(chunk) => numbered(Place::LEASES, *chunk),
+            Place::Nodes(chunk) => numbered(Place::NODES, *chunk),
+            Place::Event(place) => numbered(Place::EVENT, *place),
             Place::Slot(key) => [&[Place::SLOT][..], key].concat().into(),
         }
     }
 
     pub fn of_key(key: &Bytes) -> Option<Place> {
         let rest = key.get(1..)?;
+        let number = || rest.try_into().ok().map(u32::from_be_bytes);
         match key[0] {
             Place::HEAD if rest.is_empty() => Some(Place::Head),
-            Place::LEASES => Some(Place::Leases(u32::from_be_bytes(rest.try_into().ok()?))),
+            Place::LEASES => number().map(Place::Leases),
+            Place::NODES => number().map(Place::Nodes),
+            Place::EVENT => number().map(Place::Event),
             Place::SLOT => Some(Place::Slot(key.slice(1..))),
             _ => None,
         }
     }
+}
+
+fn numbered(sort: u8, number: u32) -> Bytes {
+    [&[sort][..], &number.to_be_bytes()].concat().into()
 }
 
 /// What is one for the whole keyspace.
@@ -92,6 +111,13 @@ pub(crate) struct Head {
     pub lease_chunks: u32,
     #[n(5)]
     pub alarms: Vec<StandingAlarm>,
+    #[n(6)]
+    pub node_chunks: u32,
+    #[n(7)]
+    pub events: u32,
+    /// The node event counter.
+    #[n(8)]
+    pub event: u64,
 }
 
 #[derive(Clone, Copy, Debug, Encode, Decode)]
@@ -122,6 +148,172 @@ pub(crate) struct LeaseRecord {
     pub password: Option<Bytes>,
 }
 
+#[derive(Clone, Debug, Encode, Decode)]
+pub(crate) struct NodeChunk {
+    #[n(0)]
+    pub nodes: Vec<NodeRecord>,
+}
+
+/// What is known of a node beside its value.
+#[derive(Clone, Debug, Encode, Decode)]
+pub(crate) struct NodeRecord {
+    #[n(0)]
+    #[cbor(with = "crate::codec::bytes")]
+    pub path: Bytes,
+    #[n(1)]
+    pub children: u32,
+    #[n(2)]
+    pub creates: u32,
+    #[n(3)]
+    pub children_changed: u64,
+    #[n(4)]
+    pub kept: bool,
+    #[n(5)]
+    pub directory: bool,
+    #[n(6)]
+    pub created: u64,
+    #[n(7)]
+    pub born: WallMs,
+    #[n(8)]
+    pub created_event: u64,
+    #[n(9)]
+    pub modified_event: u64,
+    #[n(10)]
+    #[cbor(with = "crate::codec::maybe_bytes")]
+    pub acl: Option<Bytes>,
+    #[n(11)]
+    pub acl_version: u32,
+    #[n(12)]
+    pub kind: Kind,
+    #[n(13)]
+    pub deadline: Option<WallMs>,
+}
+
+impl NodeRecord {
+    pub fn of(path: &[u8], node: &Node) -> NodeRecord {
+        NodeRecord {
+            path: Bytes::copy_from_slice(path),
+            children: node.children,
+            creates: node.creates,
+            children_changed: node.children_changed,
+            kept: node.kept,
+            directory: node.directory,
+            created: node.created,
+            born: node.born,
+            created_event: node.created_event,
+            modified_event: node.modified_event,
+            acl: node.acl.clone(),
+            acl_version: node.acl_version,
+            kind: node.kind,
+            deadline: node.deadline,
+        }
+    }
+
+    pub fn to_node(&self) -> Node {
+        Node {
+            children: self.children,
+            creates: self.creates,
+            children_changed: self.children_changed,
+            kept: self.kept,
+            directory: self.directory,
+            created: self.created,
+            born: self.born,
+            created_event: self.created_event,
+            modified_event: self.modified_event,
+            acl: self.acl.clone(),
+            acl_version: self.acl_version,
+            kind: self.kind,
+            deadline: self.deadline,
+        }
+    }
+}
+
+#[derive(Debug, Encode, Decode)]
+pub(crate) struct EventRecord<'b> {
+    #[n(0)]
+    pub index: u64,
+    #[n(1)]
+    pub cause: Cause,
+    #[n(2)]
+    #[cbor(with = "crate::codec::bytes")]
+    pub path: Bytes,
+    #[b(3)]
+    pub node: EventNodeRecord<'b>,
+    #[b(4)]
+    pub previous: Option<EventNodeRecord<'b>>,
+    #[n(5)]
+    pub silent: bool,
+}
+
+#[derive(Debug, Encode, Decode)]
+pub(crate) struct EventNodeRecord<'b> {
+    #[b(0)]
+    pub entry: Option<VersionRecord<'b>>,
+    #[n(1)]
+    pub directory: bool,
+    #[n(2)]
+    pub created: u64,
+    #[n(3)]
+    pub modified: u64,
+    #[n(4)]
+    pub deadline: Option<WallMs>,
+}
+
+impl<'b> EventNodeRecord<'b> {
+    fn of(node: &'b EventNode) -> EventNodeRecord<'b> {
+        EventNodeRecord {
+            entry: node.entry.as_ref().map(VersionRecord::of),
+            directory: node.directory,
+            created: node.created,
+            modified: node.modified,
+            deadline: node.deadline,
+        }
+    }
+
+    fn to_node(&self, path: &[u8]) -> Option<EventNode> {
+        let entry = match &self.entry {
+            Some(version) => Some(Entry::apart(path, version.to_stored()?)),
+            None => None,
+        };
+        Some(EventNode {
+            entry,
+            directory: self.directory,
+            created: self.created,
+            modified: self.modified,
+            deadline: self.deadline,
+        })
+    }
+}
+
+impl<'b> EventRecord<'b> {
+    pub fn of(event: &'b Event) -> EventRecord<'b> {
+        EventRecord {
+            index: event.index,
+            cause: event.cause,
+            path: Bytes::copy_from_slice(event.name.as_bytes()),
+            node: EventNodeRecord::of(&event.node),
+            previous: event.previous.as_ref().map(EventNodeRecord::of),
+            silent: event.silent,
+        }
+    }
+
+    /// The event, if the figures of its versions make sense.
+    pub fn to_event(&self) -> Option<Event> {
+        let previous = match &self.previous {
+            Some(previous) => Some(previous.to_node(&self.path)?),
+            None => None,
+        };
+        Some(Event {
+            index: self.index,
+            cause: self.cause,
+            name: Name::Path(self.path[..].into()),
+            node: self.node.to_node(&self.path)?,
+            previous,
+            silent: self.silent,
+        })
+    }
+}
+
 /// A key's retained versions, oldest first.
 #[derive(Debug, Encode, Decode)]
 pub(crate) struct SlotRecord<'b> {
@@ -148,6 +340,12 @@ pub(crate) struct VersionRecord<'b> {
     #[b(7)]
     #[cbor(with = "minicbor::bytes")]
     pub value: &'b [u8],
+    #[n(8)]
+    pub event: u64,
+    #[n(9)]
+    pub null: bool,
+    #[n(10)]
+    pub born_event: u64,
 }
 
 impl<'b> VersionRecord<'b> {
@@ -161,15 +359,25 @@ impl<'b> VersionRecord<'b> {
             written: entry.written(),
             born: entry.born(),
             value: entry.value(),
+            event: entry.event(),
+            null: entry.is_null(),
+            born_event: entry.created_event(),
         }
     }
 
     /// The version, if its figures make sense and fit where they are kept.
     pub fn to_stored(&self) -> Option<Stored> {
-        let fits = |figure: u64| figure < 1 << 48;
+        let packed = [
+            self.created,
+            self.count,
+            self.written.0,
+            self.event,
+            self.born.0,
+            self.born_event,
+        ];
         let sound = invariants::figures_agree(self.created, self.modified, self.count)
-            && fits(self.count)
-            && fits(self.written.0);
+            && packed.iter().all(|figure| *figure <= FIGURE_MAX)
+            && self.sub <= SUB_MAX;
         let figures = Figures {
             created: self.created,
             modified: self.modified,
@@ -177,8 +385,14 @@ impl<'b> VersionRecord<'b> {
             count: self.count,
             lease: self.lease,
             written: self.written,
+            event: self.event,
+            null: self.null,
         };
-        sound.then(|| Stored::new(&figures, self.born, self.value))
+        let birth = Birth {
+            wall: self.born,
+            event: self.born_event,
+        };
+        sound.then(|| Stored::new(&figures, birth, self.value))
     }
 
     /// Whether this version is a deletion.

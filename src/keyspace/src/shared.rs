@@ -6,13 +6,16 @@
 //! the first such step until it has published: whoever holds the index for reading finds its live
 //! counts to be those of the published revision.
 //!
-//! Locks are taken in this order: index, history, slot; leases and alarms are taken alone.
+//! Locks are taken in this order: index, history, slot; the others are taken alone or inside these.
 
 use crate::command::Alarm;
 use crate::history::History;
 use crate::index::Index;
 use crate::lease::Leases;
+use crate::node::Event;
+use crate::ring::Ring;
 use crate::slot::Slot;
+use crate::tree::Tree;
 use crate::types::Revision;
 use dashmap::DashSet;
 use foldhash::quality::RandomState;
@@ -30,9 +33,13 @@ pub(crate) struct Shared {
     pub history: RwLock<History>,
     pub leases: RwLock<Leases>,
     pub alarms: RwLock<OrdSet<(u64, Alarm)>>,
+    /// The path tree at the published revision: both change under this lock where both change.
+    pub tree: RwLock<Tree>,
+    pub ring: RwLock<Ring>,
     pub bytes: AtomicU64,
     revision: AtomicU64,
     compacted: AtomicU64,
+    event: AtomicU64,
     /// One more reference for each living cut.
     pub cuts: Arc<()>,
 }
@@ -45,9 +52,12 @@ impl Shared {
             history: RwLock::new(History::new()),
             leases: RwLock::default(),
             alarms: RwLock::default(),
+            tree: RwLock::new(Tree::new()),
+            ring: RwLock::default(),
             bytes: AtomicU64::new(0),
             revision: AtomicU64::new(revision),
             compacted: AtomicU64::new(compacted),
+            event: AtomicU64::new(0),
             cuts: Arc::new(()),
         }
     }
@@ -73,5 +83,20 @@ impl Shared {
 
     pub fn compact(&self, revision: u64) {
         self.compacted.store(revision, Ordering::Release);
+    }
+
+    /// The node event counter.
+    pub fn event(&self) -> u64 {
+        self.event.load(Ordering::Acquire)
+    }
+
+    /// Adds the events of a revision that is about to be published; `event` is the counter then.
+    pub fn add_events(&self, events: Vec<Event>, event: u64) {
+        if event == self.event() {
+            return;
+        }
+        let mut ring = self.ring.write();
+        events.into_iter().for_each(|event| ring.push(event));
+        self.event.store(event, Ordering::Release);
     }
 }

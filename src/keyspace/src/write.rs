@@ -4,26 +4,54 @@ use crate::change::{Cause, Change};
 use crate::history::Trace;
 use crate::index::{Index, Scan};
 use crate::invariants;
-use crate::lease::Lease;
+use crate::lease::Leases;
+use crate::node::{Event, Step};
 use crate::read::View;
 use crate::shared::Shared;
-use crate::slot::{Entry, Figures, Slot, Stored};
+use crate::slot::{Birth, Entry, Figures, SUB_MAX, Slot, Stored};
+use crate::tree::{self, Tree};
 use crate::types::{End, LeaseId, Revision, Span, WallMs};
 use parking_lot::RwLockWriteGuard;
 use std::ops::Bound;
 use std::sync::atomic::Ordering;
 
-/// The writer at work on the next revision. Its own reads see what it has written so far.
+/// The writer at work on the next revision. Its own reads see what it has written so far. Dropped
+/// without [`Writing::finish`] or [`Writing::abort`], it must not have written anything.
 pub(crate) struct Writing<'a> {
-    shared: &'a Shared,
+    pub(crate) shared: &'a Shared,
     /// Held from the first key that appears or disappears on.
     index: Option<RwLockWriteGuard<'a, Index>>,
-    revision: u64,
-    wall: WallMs,
+    pub(crate) revision: u64,
+    pub(crate) wall: WallMs,
     /// By `sub`.
     changes: Vec<Change>,
     /// Those of `changes` that came to nothing: keys created and deleted at this revision.
     undone: Vec<u32>,
+    /// Something changed that is no key.
+    pub(crate) dirty: bool,
+    /// Drafts of what is published with the revision, where this revision touches it.
+    leases: Option<Leases>,
+    tree: Option<Tree>,
+    pub(crate) events: Vec<Event>,
+    /// The event counter so far.
+    pub(crate) event: u64,
+    pub(crate) steps: Vec<Step>,
+    /// By how much the bytes in use change, modulo 2^64.
+    bytes: u64,
+}
+
+/// What a revision did, for watchers.
+#[derive(Default)]
+pub(crate) struct Finished {
+    pub changes: Vec<Change>,
+    pub steps: Vec<Step>,
+}
+
+impl Finished {
+    pub fn append(&mut self, mut later: Finished) {
+        self.changes.append(&mut later.changes);
+        self.steps.append(&mut later.steps);
+    }
 }
 
 /// A put, with everything decided but what is kept.
@@ -31,8 +59,13 @@ pub(crate) struct Write<'a> {
     pub key: &'a [u8],
     /// None keeps the value.
     pub value: Option<&'a [u8]>,
+    pub null: bool,
     /// None keeps the binding.
     pub lease: Option<LeaseId>,
+    /// The node event that it makes; 0 for none.
+    pub event: u64,
+    /// The event counts as the key's creation even if it was there.
+    pub reborn: bool,
 }
 
 impl View for Writing<'_> {
@@ -40,10 +73,11 @@ impl View for Writing<'_> {
         self.shared
     }
     fn revision(&self) -> Revision {
-        Revision(if self.changes.is_empty() {
-            self.revision - 1
-        } else {
+        let wrote = self.dirty || !self.changes.is_empty();
+        Revision(if wrote {
             self.revision
+        } else {
+            self.revision - 1
         })
     }
     fn bound(&self) -> u64 {
@@ -66,6 +100,13 @@ impl<'a> Writing<'a> {
             wall,
             changes: Vec::new(),
             undone: Vec::new(),
+            dirty: false,
+            leases: None,
+            tree: None,
+            events: Vec::new(),
+            event: shared.event(),
+            steps: Vec::new(),
+            bytes: 0,
         }
     }
 
@@ -73,9 +114,41 @@ impl<'a> Writing<'a> {
         self.index.get_or_insert_with(|| self.shared.index.write())
     }
 
-    /// Writes one key; returns the entry before. What a put keeps is empty where an earlier
+    /// The leases as they are so far, to be changed.
+    pub(crate) fn leases(&mut self) -> &mut Leases {
+        self.leases
+            .get_or_insert_with(|| self.shared.leases.read().clone())
+    }
+
+    pub(crate) fn with_leases<T>(&self, read: impl FnOnce(&Leases) -> T) -> T {
+        match &self.leases {
+            Some(leases) => read(leases),
+            None => read(&self.shared.leases.read()),
+        }
+    }
+
+    pub(crate) fn with_tree<T>(&self, read: impl FnOnce(&Tree) -> T) -> T {
+        match &self.tree {
+            Some(tree) => read(tree),
+            None => read(&self.shared.tree.read()),
+        }
+    }
+
+    /// The tree as it is so far, to be changed.
+    pub(crate) fn tree(&mut self) -> &mut Tree {
+        self.tree
+            .get_or_insert_with(|| self.shared.tree.read().clone())
+    }
+
+    /// A key's value as it is so far.
+    pub(crate) fn value(&self, key: &[u8]) -> Option<Entry> {
+        self.shared.find(key)?.live_at(self.revision)
+    }
+
+    /// Writes a key; returns the entry before, and after. Without a cause, what was there before
+    /// tells. What a put keeps is empty where an earlier
     /// operation of the same transaction deleted the key.
-    pub fn put(&mut self, write: &Write, cause: Cause) -> Option<Entry> {
+    pub fn write(&mut self, write: &Write, cause: Option<Cause>) -> (Option<Entry>, Entry) {
         let slot = self.shared.find(write.key);
         let newest = slot.as_ref().map(Slot::newest);
         let sub = self.sub_of(newest.as_ref());
@@ -90,10 +163,21 @@ impl<'a> Writing<'a> {
             count: before.as_ref().map_or(0, Entry::version) + 1,
             lease: write.lease.unwrap_or(kept_lease),
             written: self.wall,
+            event: write.event,
+            null: write.null,
         };
         let kept_value = before.as_ref().map_or(&[][..], Entry::value);
-        let born = before.as_ref().map_or(self.wall, Entry::born);
-        let stored = Stored::new(&figures, born, write.value.unwrap_or(kept_value));
+        let mut birth = before.as_ref().map_or(
+            Birth {
+                wall: self.wall,
+                event: write.event,
+            },
+            Entry::birth,
+        );
+        if write.reborn {
+            birth.event = write.event;
+        }
+        let stored = Stored::new(&figures, birth, write.value.unwrap_or(kept_value));
         let slot = match slot {
             Some(slot) => {
                 if before.is_none() {
@@ -105,15 +189,22 @@ impl<'a> Writing<'a> {
             None => self.appear(write.key, stored),
         };
         self.rebind(&slot, kept_lease, figures.lease);
-        self.record(slot.newest(), before.clone(), cause);
-        before
+        let after = slot.newest();
+        let told = if before.is_some() {
+            Cause::Set
+        } else {
+            Cause::Create
+        };
+        self.note(after.clone(), before.clone(), cause.unwrap_or(told));
+        (before, after)
     }
 
-    /// Deletes the keys of a span; returns the entries before.
-    pub fn delete(&mut self, span: &Span, cause: Cause) -> Vec<Entry> {
+    /// The slots of the live keys of a span, in order.
+    pub fn live_slots(&self, span: &Span) -> Vec<Slot> {
         let mut slots = Vec::new();
         if span.end == End::Single {
-            slots.extend(self.shared.find(&span.start));
+            let slot = self.shared.find(&span.start);
+            slots.extend(slot.filter(|slot| !slot.newest().is_tombstone()));
         } else {
             let scan = Scan {
                 before: span.before(),
@@ -123,14 +214,11 @@ impl<'a> Writing<'a> {
             self.with_index(|index, _| index.scan(Bound::Included(&span.start), &scan, &mut slots));
         }
         slots
-            .iter()
-            .filter_map(|slot| self.delete_slot(slot, cause))
-            .collect()
     }
 
-    /// Deletes one key, if it is there; returns the entry before.
-    pub fn delete_slot(&mut self, slot: &Slot, cause: Cause) -> Option<Entry> {
-        let before = Some(slot.newest()).filter(|entry| !entry.is_tombstone())?;
+    /// Takes the value of one key that is live; returns the entry before.
+    pub fn erase(&mut self, slot: &Slot, cause: Cause, event: u64) -> Entry {
+        let before = slot.newest();
         self.rebind(slot, before.lease(), LeaseId::NONE);
         let sub = self.sub_of(Some(&before));
         let is_new = self
@@ -138,23 +226,26 @@ impl<'a> Writing<'a> {
             .get(sub as usize)
             .is_some_and(|change| change.previous.is_none());
         if is_new {
-            self.undo(slot, &before);
-            return Some(before);
+            self.undone.push(before.sub());
+            self.shrink(before.cost());
+            self.take_off(slot);
+            return before;
         }
         self.index().set_live(slot.key(), false);
-        let figures = Figures::tombstone(self.revision, sub, self.wall);
-        self.replace(slot, Stored::new(&figures, before.born(), b""));
-        self.record(slot.newest(), Some(before.clone()), cause);
-        Some(before)
+        let figures = Figures::tombstone(self.revision, sub, self.wall, event);
+        self.replace(slot, Stored::new(&figures, before.birth(), b""));
+        self.note(slot.newest(), Some(before.clone()), cause);
+        before
     }
 
     /// The place among this revision's changes: the key's own if it was touched before.
     fn sub_of(&self, newest: Option<&Entry>) -> u32 {
         match newest {
             Some(newest) if newest.modified().0 == self.revision => newest.sub(),
-            Some(_) | None => {
-                u32::try_from(self.changes.len()).expect("a command holds fewer than 2^32 changes")
-            }
+            Some(_) | None => u32::try_from(self.changes.len())
+                .ok()
+                .filter(|sub| *sub <= SUB_MAX)
+                .expect("no command is large enough to hold 2^31 changes"),
         }
     }
 
@@ -173,12 +264,11 @@ impl<'a> Writing<'a> {
         self.grow(slot.newest().cost());
     }
 
-    /// Takes back a key that this revision created, as if it had never been.
-    fn undo(&mut self, slot: &Slot, newest: &Entry) {
-        self.undone.push(newest.sub());
-        self.shrink(newest.cost());
+    /// Takes off what this revision put on a slot, as if it had never been.
+    fn take_off(&mut self, slot: &Slot) {
         if slot.pop().is_some() {
-            self.index().set_live(slot.key(), false);
+            let live = !slot.newest().is_tombstone();
+            self.index().set_live(slot.key(), live);
         } else {
             self.index().remove(slot.key());
             self.shared.slots.remove(slot.key());
@@ -187,7 +277,7 @@ impl<'a> Writing<'a> {
 
     /// Notes what happened to a key; a later step at the same key takes the earlier one's place,
     /// since watchers get one event for each key and revision.
-    fn record(&mut self, entry: Entry, previous: Option<Entry>, cause: Cause) {
+    fn note(&mut self, entry: Entry, previous: Option<Entry>, cause: Cause) {
         let sub = entry.sub() as usize;
         if let Some(change) = self.changes.get_mut(sub) {
             change.entry = entry;
@@ -205,7 +295,7 @@ impl<'a> Writing<'a> {
         if from == to {
             return;
         }
-        let mut leases = self.shared.leases.write();
+        let leases = self.leases();
         if let Some(lease) = leases.get_mut(&from) {
             lease.keys.remove(slot);
         }
@@ -214,28 +304,33 @@ impl<'a> Writing<'a> {
         }
     }
 
-    /// Removes a lease and deletes what is bound to it, in key order; returns the number of keys.
-    pub fn end_lease(&mut self, lease: LeaseId, cause: Cause) -> Option<u64> {
-        let ended: Lease = self.shared.leases.write().remove(&lease)?;
-        self.shrink(ended.cost());
-        for slot in &ended.keys {
-            self.delete_slot(slot, cause);
+    pub(crate) fn grow(&mut self, bytes: u64) {
+        self.bytes = self.bytes.wrapping_add(bytes);
+    }
+
+    pub(crate) fn shrink(&mut self, bytes: u64) {
+        self.bytes = self.bytes.wrapping_sub(bytes);
+    }
+
+    /// Forgets everything, as if nothing had been asked for.
+    pub fn abort(mut self) {
+        for change in std::mem::take(&mut self.changes) {
+            let slot = change.entry.slot();
+            if slot.newest().modified().0 == self.revision {
+                self.take_off(slot);
+            }
         }
-        Some(ended.keys.len() as u64)
     }
 
-    fn grow(&self, bytes: u64) {
-        self.shared.bytes.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    fn shrink(&self, bytes: u64) {
-        self.shared.bytes.fetch_sub(bytes, Ordering::Relaxed);
-    }
-
-    /// Publishes the revision, if anything was changed, and returns the changes.
-    pub fn finish(mut self) -> Vec<Change> {
-        if self.changes.is_empty() {
-            return self.changes;
+    /// Publishes the revision, if anything was changed, and returns what was.
+    pub fn finish(mut self) -> Finished {
+        // A lease may have ended that had no keys.
+        if let Some(leases) = self.leases.take() {
+            *self.shared.leases.write() = leases;
+        }
+        self.shared.bytes.fetch_add(self.bytes, Ordering::Relaxed);
+        if self.changes.is_empty() && !self.dirty {
+            return Finished::default();
         }
         if !self.undone.is_empty() {
             self.undone.sort_unstable();
@@ -250,9 +345,29 @@ impl<'a> Writing<'a> {
             });
         }
         drop(history);
+        self.shared.add_events(self.events, self.event);
         let before = self.shared.revision().0;
         assert!(invariants::revision_advances(before, self.revision));
-        self.shared.publish(self.revision);
-        self.changes
+        match self.tree {
+            Some(tree) => {
+                let mut published = self.shared.tree.write();
+                *published = tree;
+                self.shared.publish(self.revision);
+            }
+            None => self.shared.publish(self.revision),
+        }
+        Finished {
+            changes: self.changes,
+            steps: self.steps,
+        }
+    }
+
+    /// Counts a node event, if the key is a node; 0 if it is not.
+    pub(crate) fn next_event(&mut self, key: &[u8]) -> u64 {
+        if !tree::is_path(key) {
+            return 0;
+        }
+        self.event += 1;
+        self.event
     }
 }

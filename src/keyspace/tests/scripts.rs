@@ -8,9 +8,10 @@ mod language;
 
 use goldenscript::{Argument, Command as Line, Context, Runner};
 use keyspace::command::{Alarm, AlarmChange, Grant, LeaseRemaining};
+use keyspace::node::{Event, EventNode, Kind, NodeAnswer};
 use keyspace::{
-    Answer, Applied, Change, Command, Entry, Keyspace, LeaseId, LeaseView, Outcome, RangeAnswer,
-    Reader, Revision, Stamp, TxnOutcome, WallMs,
+    Answer, Applied, Change, Command, Entry, Keyspace, LeaseId, LeaseView, NodeView, Outcome,
+    RangeAnswer, Reader, Revision, Stamp, TxnOutcome, WallMs,
 };
 use std::error::Error;
 use std::fmt::Write;
@@ -55,10 +56,23 @@ impl Story {
         let (left, right) = (self.keyspace.reader(), restored.reader());
         assert_eq!(left.revision(), right.revision());
         assert_eq!(left.leases(), right.leases());
+        check_tree(&left, b"/");
         let from = left.compacted();
         let histories = [left, right].map(|r| r.history(from, usize::MAX).expect("it is readable"));
         let [left, right] = histories.map(|h| h.iter().map(show_change).collect::<Vec<_>>());
         assert_eq!(left, right);
+    }
+}
+
+/// Every node lists as many children as it counts, and each of them exists.
+fn check_tree(reader: &Reader, path: &[u8]) {
+    let (_, view) = reader.node(path);
+    let (_, names) = reader.children(path);
+    let names = names.expect("a node can be listed");
+    assert_eq!(names.len(), view.expect("a child exists").children as usize);
+    for name in names {
+        let above = if path == b"/" { b"" } else { path };
+        check_tree(reader, &[above, b"/", &name].concat());
     }
 }
 
@@ -113,6 +127,40 @@ impl Story {
                 let lease = |view| show_lease(&reader, view);
                 reader.leases().iter().map(lease).collect()
             }
+            "stat" => {
+                let path = args.next_pos().ok_or("a path is missing")?;
+                let (_, view) = reader.node(path.as_bytes());
+                view.map_or("no node\n".to_owned(), |view| show_node(&view))
+            }
+            "ls" => {
+                let path = args.next_pos().ok_or("a path is missing")?;
+                let (_, names) = reader.children(path.as_bytes());
+                names.map_or("no node\n".to_owned(), |names| {
+                    let names: Vec<_> =
+                        names.iter().map(|n| n.escape_ascii().to_string()).collect();
+                    let names = if names.is_empty() {
+                        "nothing".to_owned()
+                    } else {
+                        names.join(" ")
+                    };
+                    format!("{names}\n")
+                })
+            }
+            "events" => {
+                let (oldest, events) = reader.events(number(args.next_pos())?);
+                let events: String = events.iter().map(show_event).collect();
+                format!("from {oldest} to {}\n{events}", reader.event())
+            }
+            "due" => format!("{}\n", reader.is_due(self.stamp.wall)),
+            "restricted" => {
+                let path = args.next_pos().ok_or("a path is missing")?;
+                format!("{}\n", reader.is_restricted(path.as_bytes()))
+            }
+            "resumes" => {
+                let lease = LeaseId(number(args.next_pos())?);
+                let password = args.next_pos().ok_or("a password is missing")?;
+                format!("{}\n", reader.resumes(lease, password.as_bytes()))
+            }
             "alarms" => format!("{:?}\n", reader.alarms()),
             "bytes" => format!("{}\n", reader.bytes_in_use()),
             "tidy" => {
@@ -153,6 +201,8 @@ fn command(line: &Line) -> Result<Option<Command>, Box<dyn Error>> {
             }
             Command::Txn(language::txn(&format!("then {op}"))?)
         }
+        // Steps at nodes: see `language/nodes.rs`.
+        "nodes" => Command::Nodes(language::nodes::ops(args.next_pos().unwrap_or(""))?),
         "compact" => Command::Compact(Revision(number(args.next_pos())?)),
         "grant" => Command::Grant(Grant {
             lease: LeaseId(number(args.next_pos())?),
@@ -208,12 +258,85 @@ fn show_applied(applied: &Applied) -> String {
         Ok(Outcome::Txn(txn)) => format!("@{}\n{}", applied.revision, show_txn(txn, 0)),
         Ok(Outcome::Done) => format!("@{}\n", applied.revision),
         Ok(Outcome::Ended(keys)) => format!("@{} ended with {keys} keys\n", applied.revision),
+        Ok(Outcome::Nodes(answers)) => {
+            let answers: String = answers.iter().map(show_answer).collect();
+            format!("@{}\n{answers}", applied.revision)
+        }
         Err(refusal) => format!("@{} refused: {refusal}\n", applied.revision),
     };
     for change in &applied.changes {
         out += &format!("! {:?} {}", change.cause, show_change(change));
     }
+    for step in &applied.steps {
+        out += &format!("~ {:?} {:?}\n", step.what, step.name);
+    }
     out
+}
+
+fn show_answer(answer: &NodeAnswer) -> String {
+    let node = answer.node.as_ref().map_or("gone\n".to_owned(), show_node);
+    format!("{} {node}", answer.path.escape_ascii())
+}
+
+fn show_node(view: &NodeView) -> String {
+    let mut out = match &view.entry {
+        Some(entry) if entry.is_null() => format!("null version {}", entry.version()),
+        Some(entry) => format!(
+            "={} version {}",
+            entry.value().escape_ascii(),
+            entry.version()
+        ),
+        None => "no value".to_owned(),
+    };
+    let (created, modified) = (view.created, view.modified);
+    out += &format!(", created @{created}#{}", view.created_event);
+    out += &format!(", modified @{modified}#{}", view.modified_event);
+    let (children, creates) = (view.children, view.creates);
+    out += &format!(
+        ", children {children} of {creates} @{}",
+        view.children_changed
+    );
+    if view.directory {
+        out += ", directory";
+    }
+    if view.kind != Kind::Plain {
+        out += &format!(", {:?}", view.kind);
+    }
+    if let Some(deadline) = view.deadline {
+        out += &format!(", until {}", deadline.0);
+    }
+    if let Some(acl) = &view.acl {
+        out += &format!(", acl {}", acl.escape_ascii());
+    }
+    if view.acl_version > 0 {
+        out += &format!(", acl version {}", view.acl_version);
+    }
+    out + "\n"
+}
+
+fn show_event(event: &Event) -> String {
+    let show = |node: &EventNode| {
+        let value = node
+            .entry
+            .as_ref()
+            .map(|entry| format!("={}", entry.value().escape_ascii()));
+        let directory = if node.directory { " directory" } else { "" };
+        let until = node
+            .deadline
+            .map_or(String::new(), |at| format!(" until {}", at.0));
+        let (created, modified) = (node.created, node.modified);
+        format!(
+            "{}{directory} #{created}..{modified}{until}",
+            value.unwrap_or_default()
+        )
+    };
+    let silent = if event.silent { " silent" } else { "" };
+    let previous = event
+        .previous
+        .as_ref()
+        .map_or(String::new(), |p| format!(", before {}", show(p)));
+    let (index, cause, name, node) = (event.index, event.cause, &event.name, show(&event.node));
+    format!("#{index}{silent} {cause:?} {name:?} {node}{previous}\n")
 }
 
 fn show_change(change: &Change) -> String {

@@ -581,7 +581,11 @@ fn keep_clocks(clocks: &mut Expiry, done: &Done, clock: Clock) {
         }
         Command::Revoke(lease) => clocks.ended(*lease),
         Command::Expire(leases) => leases.iter().for_each(|lease| clocks.ended(*lease)),
-        Command::Txn(_) | Command::Compact(_) | Command::Checkpoint(_) | Command::Alarm(_) => {}
+        Command::Txn(_)
+        | Command::Compact(_)
+        | Command::Checkpoint(_)
+        | Command::Alarm(_)
+        | Command::Nodes(_) => {}
     }
 }
 

@@ -105,6 +105,7 @@ pub fn response(applied: &Applied) -> Response {
     let reply = match &applied.outcome {
         Ok(Outcome::Txn(outcome)) => txn_reply(outcome),
         Ok(Outcome::Done | Outcome::Ended(_)) => Reply::Done,
+        Ok(Outcome::Nodes(_)) => panic!("nothing here addresses nodes"),
         Err(refusal) => refused(refusal),
     };
     Response {
@@ -127,7 +128,7 @@ fn refused(refusal: &Refusal) -> Reply {
         Refusal::LeaseExists(_) => Reply::LeaseExists,
         Refusal::Compacted { .. } => Reply::Compacted,
         Refusal::Future { .. } => Reply::Future,
-        Refusal::KeyNotFound | Refusal::Alarmed(_) => {
+        Refusal::KeyNotFound | Refusal::Alarmed(_) | Refusal::Node { .. } => {
             panic!("nothing here is refused for that: {refusal}")
         }
     }

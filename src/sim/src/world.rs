@@ -430,7 +430,8 @@ impl World {
             | Command::Txn(_)
             | Command::Compact(_)
             | Command::Checkpoint(_)
-            | Command::Alarm(_) => {}
+            | Command::Alarm(_)
+            | Command::Nodes(_) => {}
         }
         Ok(())
     }

@@ -93,7 +93,7 @@ impl Ops {
         let accepted = self.gate.propose(&self.by, Command::Txn(txn)).await?;
         match accepted.outcome {
             Outcome::Txn(outcome) => Ok((accepted.revision, outcome)),
-            Outcome::Done | Outcome::Ended(_) => unreachable!("a transaction"),
+            Outcome::Done | Outcome::Ended(_) | Outcome::Nodes(_) => unreachable!("a transaction"),
         }
     }
 

@@ -274,7 +274,8 @@ fn read_history(reader: &Reader, span: &Span, from: u64, through: u64) -> Result
             | Refusal::KeyNotFound
             | Refusal::LeaseNotFound(_)
             | Refusal::LeaseExists(_)
-            | Refusal::Alarmed(_),
+            | Refusal::Alarmed(_)
+            | Refusal::Node { .. },
         ) => Ok(Found {
             changes: Vec::new(),
             through,

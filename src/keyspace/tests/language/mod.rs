@@ -8,6 +8,8 @@
 //!
 //! A span is one key, `[from,before)`, or `[from,*)`.
 
+pub mod nodes;
+
 use keyspace::command::{Delete, Filter, Guard, Op, Put, Range, Relation, Sort, SortBy, Test, Txn};
 use keyspace::{End, LeaseId, Revision, Span};
 

@@ -2,6 +2,7 @@
 //! revision, with compaction, postponed work, snapshots and increments at random points between.
 
 mod naive;
+mod nodes;
 
 use keyspace::command::{
     Alarm, AlarmChange, Command, Delete, Filter, Grant, Guard, LeaseRemaining, Op, Put, Range,
@@ -320,7 +321,7 @@ fn cases() -> ProptestConfig {
         .ok()
         .and_then(|text| text.parse().ok());
     ProptestConfig {
-        cases: cases.unwrap_or(1_000),
+        cases: cases.unwrap_or(500),
         max_shrink_iters: 20_000,
         failure_persistence: None,
         ..ProptestConfig::default()

@@ -103,6 +103,7 @@ pub fn plain_applied(applied: &Applied) -> PlainApplied {
             Outcome::Txn(txn) => PlainOutcome::Txn(plain_txn(txn)),
             Outcome::Done => PlainOutcome::Done,
             Outcome::Ended(keys) => PlainOutcome::Ended(*keys),
+            Outcome::Nodes(_) => unreachable!("tested apart"),
         });
     (applied.revision.0, outcome, plain_changes(&applied.changes))
 }
@@ -125,6 +126,8 @@ struct Draft {
     revision: u64,
     /// The keys changed, in order of their first change.
     touched: Vec<Vec<u8>>,
+    /// Whether the last put found nothing.
+    created: BTreeSet<Vec<u8>>,
     wrote: bool,
 }
 
@@ -203,6 +206,7 @@ impl Naive {
                 }
                 Ok(PlainOutcome::Done)
             }
+            Command::Nodes(_) => unreachable!("tested apart"),
             Command::Alarm(change) => {
                 let standing = (change.member, change.alarm);
                 if change.raised {
@@ -233,6 +237,7 @@ impl Naive {
             state: self.newest().clone(),
             revision: self.revision() + 1,
             touched: Vec::new(),
+            created: BTreeSet::new(),
             wrote: false,
         }
     }
@@ -244,6 +249,9 @@ impl Naive {
         let change = |key: &Vec<u8>| {
             let previous = self.newest().get(key).cloned();
             match draft.state.get(key) {
+                Some(entry) if draft.created.contains(key) => {
+                    (entry.clone(), previous, Cause::Create)
+                }
                 Some(entry) => (entry.clone(), previous, Cause::Set),
                 None => (draft.tombstone(key), previous, deleted_because),
             }
@@ -424,6 +432,11 @@ impl Naive {
                     ..kept
                 };
                 draft.touch(&put.key);
+                if before.is_none() {
+                    draft.created.insert(put.key.to_vec());
+                } else {
+                    draft.created.remove(&put.key[..]);
+                }
                 draft.state.insert(put.key.to_vec(), entry);
                 PlainAnswer::Put(before.filter(|_| put.want_previous))
             }

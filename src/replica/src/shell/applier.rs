@@ -229,7 +229,11 @@ impl Watch {
                 drop(clocks);
                 shared.lease_ended.notify_waiters();
             }
-            Command::Txn(_) | Command::Compact(_) | Command::Checkpoint(_) | Command::Alarm(_) => {}
+            Command::Txn(_)
+            | Command::Compact(_)
+            | Command::Checkpoint(_)
+            | Command::Alarm(_)
+            | Command::Nodes(_) => {}
         }
     }
 }
@@ -265,7 +269,8 @@ pub fn is_light(committed: &Committed<Reply>) -> bool {
                         | Command::Revoke(_)
                         | Command::Expire(_)
                         | Command::Checkpoint(_)
-                        | Command::Alarm(_),
+                        | Command::Alarm(_)
+                        | Command::Nodes(_),
                     )
                     | Step::Describe(_) => false,
                 })

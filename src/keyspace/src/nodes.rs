@@ -1,0 +1,570 @@
+//! The writer's side of the path tree: what keys coming and going mean for the nodes above them, and
+//! the steps that address nodes themselves.
+
+use crate::change::Cause;
+use crate::command::{Delete, Put};
+use crate::node::{
+    Action, Deadline, Event, EventNode, Happening, KeyName, Kind, Name, NodeAnswer, NodeOp,
+    NodeRefusal, NodeTest, NodeView, NodeWrite, Parents, Sequence, Step,
+};
+use crate::slot::{Entry, Slot};
+use crate::tree::{self, Node, ROOT};
+use crate::types::{End, LeaseId, Span, WallMs};
+use crate::write::{Write, Writing};
+use bytes::Bytes;
+use std::ops::Bound;
+use std::sync::Arc;
+
+type Refused<T> = Result<T, NodeRefusal>;
+
+/// Keys: their nodes follow.
+impl Writing<'_> {
+    /// Puts a key; returns the entry before. A deadline that the node had goes, as one does that a
+    /// write does not ask to keep.
+    pub fn put(&mut self, put: &Put) -> Option<Entry> {
+        let write = Write {
+            key: &put.key,
+            value: put.value.as_deref(),
+            null: false,
+            lease: put.lease,
+            event: self.next_event(&put.key),
+            reborn: false,
+        };
+        let (before, after) = self.write(&write, None);
+        if write.event == 0 {
+            return before;
+        }
+        let (previous, ends) = self.with_tree(|tree| {
+            let node = tree.get(write.key);
+            let ends = node.is_some_and(|node| node.deadline.is_some());
+            (tree::event_node(before.clone(), node), ends)
+        });
+        self.value_written(previous.is_some(), &after, false);
+        if ends && let Some(node) = self.record(write.key) {
+            let deadline = next_deadline(&node, Deadline::Clear, self.wall);
+            self.set_record(write.key, Some(Node { deadline, ..node }));
+        }
+        let cause = if before.is_some() {
+            Cause::Set
+        } else {
+            Cause::Create
+        };
+        self.tell_write(cause, &after, previous, false);
+        before
+    }
+
+    /// Deletes the keys of a span; returns the entries before.
+    pub fn delete(&mut self, delete: &Delete) -> Vec<Entry> {
+        let slots = self.live_slots(&delete.span);
+        self.delete_slots(&slots, Cause::Delete)
+    }
+
+    /// Removes a lease and deletes what is bound to it, in key order; returns the number of keys.
+    pub fn end_lease(&mut self, lease: LeaseId, cause: Cause) -> Option<u64> {
+        if !self.with_leases(|leases| leases.contains_key(&lease)) {
+            return None;
+        }
+        let ended = self.leases().remove(&lease)?;
+        self.shrink(ended.cost());
+        let slots: Vec<Slot> = ended.keys.into_iter().collect();
+        Some(self.delete_slots(&slots, cause).len() as u64)
+    }
+
+    /// Keys go in their order; then nodes go from below, so that whether one stays for the sake of
+    /// what lies beneath is judged by what is left in the end.
+    fn delete_slots(&mut self, slots: &[Slot], cause: Cause) -> Vec<Entry> {
+        let mut erased = Vec::with_capacity(slots.len());
+        for slot in slots {
+            let event = self.next_event(slot.key());
+            let before = self.erase(slot, cause, event);
+            if event > 0 {
+                let entry = Some(before.clone());
+                let previous = self.with_tree(|tree| tree::event_node(entry, tree.get(slot.key())));
+                let name = Name::Key(KeyName(slot.clone()));
+                self.tell_end(cause, name, event, previous);
+            }
+            erased.push(before);
+        }
+        let recorded: Vec<bool> = erased
+            .iter()
+            .map(|before| self.record(before.key()).is_some())
+            .collect();
+        for (before, recorded) in erased.iter().zip(recorded).rev() {
+            // One that had children may have gone with the last of them.
+            let gone = recorded && self.record(before.key()).is_none();
+            if tree::is_path(before.key()) && !gone {
+                self.value_gone(before);
+            }
+        }
+        erased
+    }
+
+    /// A value was written: the node above knows one child more if there was no node before.
+    fn value_written(&mut self, was_there: bool, after: &Entry, keep_parent: bool) {
+        let what = if was_there {
+            Happening::Written
+        } else {
+            self.link(after.key(), keep_parent);
+            Happening::Created
+        };
+        let name = Name::Key(KeyName(after.slot().clone()));
+        self.steps.push(Step { name, what });
+    }
+
+    /// A value has gone: its node stays if something lies beneath or it was made a directory.
+    fn value_gone(&mut self, before: &Entry) {
+        let path = before.key();
+        let stays = |node: &Node| node.children > 0 || node.directory;
+        let Some(node) = self.record(path).filter(stays) else {
+            return self.unlink(path);
+        };
+        let node = Node {
+            created: before.created().0,
+            born: before.born(),
+            created_event: before.created_event(),
+            modified_event: before.event(),
+            ..node
+        };
+        self.set_record(path, Some(node));
+        let name = Name::Key(KeyName(before.slot().clone()));
+        self.steps.push(Step {
+            name,
+            what: Happening::Emptied,
+        });
+    }
+
+    /// Counts a node that comes to be as its parent's child; makes the parent if need be. With
+    /// `keep`, the parent will stay when its last child goes.
+    fn link(&mut self, path: &[u8], keep: bool) {
+        let Some(parent) = tree::parent(path) else {
+            return;
+        };
+        let mut node = match (self.record(parent), self.value(parent)) {
+            (Some(node), _) => node,
+            (None, Some(entry)) => Node::new(entry.created().0, entry.born()),
+            (None, None) => {
+                self.link(parent, keep);
+                self.step(parent, Happening::Created);
+                Node {
+                    created_event: self.event,
+                    modified_event: self.event,
+                    ..Node::new(self.revision, self.wall)
+                }
+            }
+        };
+        node.children += 1;
+        node.creates = node.creates.wrapping_add(1);
+        node.children_changed = self.revision;
+        node.kept |= keep;
+        self.set_record(parent, Some(node));
+    }
+
+    /// Takes a node away that has neither value nor children; its parent may go with it.
+    fn unlink(&mut self, path: &[u8]) {
+        if self.record(path).is_some() {
+            self.set_record(path, None);
+        }
+        self.step(path, Happening::Deleted);
+        let parent = tree::parent(path).expect("the root always stays");
+        let mut node = self.record(parent).expect("who has a child has a record");
+        node.children = node
+            .children
+            .checked_sub(1)
+            .expect("every child was counted");
+        node.children_changed = self.revision;
+        let stays = node.stands_alone() || self.value(parent).is_some();
+        self.set_record(parent, Some(node));
+        if !stays {
+            self.unlink(parent);
+        }
+    }
+
+    fn record(&self, path: &[u8]) -> Option<Node> {
+        self.with_tree(|tree| tree.get(path).cloned())
+    }
+
+    fn set_record(&mut self, path: &[u8], node: Option<Node>) {
+        let (before, after) = self.tree().put(path, node);
+        self.shrink(before);
+        self.grow(after);
+        self.dirty = true;
+    }
+
+    fn step(&mut self, path: &[u8], what: Happening) {
+        self.steps.push(Step {
+            name: Name::Path(path.into()),
+            what,
+        });
+    }
+
+    fn view(&self, path: &[u8]) -> Option<NodeView> {
+        let value = self.value(path);
+        self.with_tree(|tree| tree::view(value, tree.get(path)))
+    }
+
+    /// A node as events tell it, so far.
+    fn event_node(&self, path: &[u8]) -> Option<EventNode> {
+        let value = self.value(path);
+        self.with_tree(|tree| tree::event_node(value, tree.get(path)))
+    }
+
+    fn tell_write(
+        &mut self,
+        cause: Cause,
+        after: &Entry,
+        previous: Option<EventNode>,
+        silent: bool,
+    ) {
+        let entry = Some(after.clone());
+        let node = self.with_tree(|tree| tree::event_node(entry, tree.get(after.key())));
+        self.events.push(Event {
+            index: after.event(),
+            cause,
+            name: Name::Key(KeyName(after.slot().clone())),
+            node: node.expect("a value makes a node"),
+            previous,
+            silent,
+        });
+    }
+
+    fn tell_end(&mut self, cause: Cause, name: Name, event: u64, previous: Option<EventNode>) {
+        self.events.push(Event {
+            index: event,
+            cause,
+            name,
+            node: EventNode {
+                entry: None,
+                directory: previous.as_ref().is_some_and(|node| node.directory),
+                created: previous.as_ref().map_or(event, |node| node.created),
+                modified: event,
+                deadline: None,
+            },
+            previous,
+            silent: false,
+        });
+    }
+}
+
+/// Steps at nodes.
+impl Writing<'_> {
+    /// Does one step.
+    pub fn node(&mut self, op: &NodeOp) -> Refused<NodeAnswer> {
+        let path = self.resolve(op)?;
+        if path == ROOT && !suits_root(&op.action) {
+            return Err(NodeRefusal::BadPath);
+        }
+        let previous = self.view(&path);
+        let parents = match &op.action {
+            Action::Write(write) => Some(write.parents),
+            Action::MakeDirectory { .. } => Some(Parents::Made),
+            Action::Check | Action::Remove { .. } | Action::SetAcl(_) => None,
+        };
+        let parents = parents.filter(|_| previous.is_none());
+        if let Some(parents) = parents {
+            self.check_parents(&path, parents)?;
+        }
+        for test in &op.tests {
+            self.check(&path, previous.as_ref(), test)?;
+        }
+        if parents == Some(Parents::Required) {
+            self.check_parent_unbound(&path)?;
+        }
+        match &op.action {
+            Action::Check => {}
+            Action::Write(write) => self.write_node(&path, write, op.cause)?,
+            Action::MakeDirectory { deadline } => {
+                self.make_directory(&path, *deadline, op.cause);
+            }
+            Action::Remove { recursive } => {
+                self.remove(&path, *recursive, op.cause)?;
+            }
+            Action::SetAcl(acl) => self.set_acl(&path, acl.clone(), previous.as_ref())?,
+        }
+        Ok(NodeAnswer {
+            node: self.view(&path),
+            path,
+            previous,
+        })
+    }
+
+    /// The path meant, with its number.
+    fn resolve(&self, op: &NodeOp) -> Refused<Bytes> {
+        let sequence = match &op.action {
+            Action::Write(write) => write.sequence,
+            Action::Check
+            | Action::MakeDirectory { .. }
+            | Action::Remove { .. }
+            | Action::SetAcl(_) => None,
+        };
+        let numbered = |number: String| [&op.path[..], number.as_bytes()].concat();
+        let path: Bytes = match sequence {
+            None => Bytes::copy_from_slice(&op.path),
+            Some(Sequence::Creates) => {
+                // The path so far may end in a slash; what is appended makes a name of it.
+                let probe = numbered("0".to_owned());
+                let parent = tree::parent(&probe).and_then(|parent| self.view(parent));
+                let creates = parent.ok_or(NodeRefusal::NoParent)?.creates;
+                numbered(format!("{:010}", creates.cast_signed())).into()
+            }
+            Some(Sequence::Event) => numbered(format!("{:020}", self.event + 1)).into(),
+        };
+        if tree::is_path(&path) {
+            Ok(path)
+        } else {
+            Err(NodeRefusal::BadPath)
+        }
+    }
+
+    fn check_parents(&self, path: &[u8], parents: Parents) -> Refused<()> {
+        match parents {
+            Parents::Required => {
+                let parent = tree::parent(path).and_then(|parent| self.view(parent));
+                parent.map(|_| ()).ok_or(NodeRefusal::NoParent)
+            }
+            Parents::Made => {
+                let is_file = |path: &&[u8]| self.view(path).is_some_and(|view| !view.directory);
+                match ancestors(path).into_iter().find(is_file) {
+                    Some(file) => Err(NodeRefusal::NotDirectory(Bytes::copy_from_slice(file))),
+                    None => Ok(()),
+                }
+            }
+        }
+    }
+
+    fn check_parent_unbound(&self, path: &[u8]) -> Refused<()> {
+        let parent = tree::parent(path).and_then(|parent| self.value(parent));
+        let bound = parent.is_some_and(|entry| entry.lease() != LeaseId::NONE);
+        if bound {
+            Err(NodeRefusal::ParentBound)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// The refusal of what needs a node that is not there.
+    fn missing(&self, path: &[u8]) -> NodeRefusal {
+        let gone = ancestors(path)
+            .into_iter()
+            .find(|above| self.view(above).is_none());
+        NodeRefusal::Missing(Bytes::copy_from_slice(gone.unwrap_or(path)))
+    }
+
+    fn check(&self, path: &[u8], node: Option<&NodeView>, test: &NodeTest) -> Refused<()> {
+        let found = || node.ok_or_else(|| self.missing(path));
+        let must = |holds: bool, refusal| if holds { Ok(()) } else { Err(refusal) };
+        match test {
+            NodeTest::Exists => found().map(|_| ()),
+            NodeTest::Missing => must(node.is_none(), NodeRefusal::Exists),
+            NodeTest::Version(version) => {
+                let put = found()?.entry.as_ref().map_or(1, Entry::version);
+                must(put == *version, NodeRefusal::OtherVersion)
+            }
+            NodeTest::AclVersion(version) => must(
+                found()?.acl_version == *version,
+                NodeRefusal::OtherAclVersion,
+            ),
+            NodeTest::Same { value, event } => {
+                let node = found()?;
+                let is = node.entry.as_ref().map_or(&[][..], Entry::value);
+                let other_value = value.as_ref().filter(|value| value[..] != *is);
+                let other_event = event.filter(|event| *event != node.modified_event);
+                let refusal = NodeRefusal::Changed {
+                    value: other_value.map(|_| Bytes::copy_from_slice(is)),
+                    event: other_event.map(|_| node.modified_event),
+                };
+                must(other_value.is_none() && other_event.is_none(), refusal)
+            }
+            NodeTest::File => must(
+                node.is_none_or(|node| !node.directory),
+                NodeRefusal::Directory,
+            ),
+        }
+    }
+
+    fn write_node(&mut self, path: &[u8], write: &NodeWrite, cause: Cause) -> Refused<()> {
+        if let Some(lease) = write.lease.filter(|lease| *lease != LeaseId::NONE)
+            && !self.with_leases(|leases| leases.contains_key(&lease))
+        {
+            return Err(NodeRefusal::LeaseNotFound(lease));
+        }
+        let previous = self.event_node(path);
+        let put = Write {
+            key: path,
+            value: write.value.as_deref(),
+            null: write.null,
+            lease: write.lease,
+            event: self.next_event(path),
+            reborn: write.reborn,
+        };
+        let (_, after) = self.write(&put, Some(cause));
+        self.value_written(previous.is_some(), &after, true);
+        let record = self.record(path);
+        let is = record
+            .clone()
+            .unwrap_or_else(|| Node::new(after.created().0, after.born()));
+        let mut node = is.clone();
+        if previous.is_none() {
+            node.kind = write.kind;
+            node.acl = write.acl.as_deref().map(Bytes::copy_from_slice);
+        }
+        node.deadline = next_deadline(&node, write.deadline, self.wall);
+        if node != is {
+            self.set_record(path, Some(node));
+        }
+        self.tell_write(cause, &after, previous, write.silent);
+        Ok(())
+    }
+
+    fn make_directory(&mut self, path: &[u8], deadline: Deadline, cause: Cause) {
+        let previous = self.event_node(path);
+        let event = self.next_event(path);
+        let value = self
+            .shared
+            .find(path)
+            .filter(|slot| !slot.newest().is_tombstone());
+        if let Some(slot) = &value {
+            self.erase(slot, Cause::Delete, event);
+            self.step(path, Happening::Emptied);
+        }
+        if previous.is_none() {
+            self.link(path, true);
+            self.step(path, Happening::Created);
+        }
+        let is_new = value.is_some() || previous.is_none();
+        let record = self
+            .record(path)
+            .unwrap_or_else(|| Node::new(self.revision, self.wall));
+        let created = if is_new {
+            self.revision
+        } else {
+            record.created
+        };
+        let node = Node {
+            directory: true,
+            created,
+            born: if is_new { self.wall } else { record.born },
+            created_event: if is_new { event } else { record.created_event },
+            modified_event: event,
+            deadline: next_deadline(&record, deadline, self.wall),
+            ..record
+        };
+        self.set_record(path, Some(node));
+        let node = self.event_node(path).expect("a directory exists");
+        self.events.push(Event {
+            index: event,
+            cause,
+            name: Name::Path(path.into()),
+            node,
+            previous,
+            silent: false,
+        });
+    }
+
+    /// Removes a node, and with `recursive` all beneath it, as one event.
+    fn remove(&mut self, path: &[u8], recursive: bool, cause: Cause) -> Refused<()> {
+        let Some(previous) = self.event_node(path) else {
+            return Err(self.missing(path));
+        };
+        let has_children = self.record(path).is_some_and(|node| node.children > 0);
+        if has_children && !recursive {
+            return Err(NodeRefusal::NotEmpty);
+        }
+        let event = self.next_event(path);
+        let records = self.records_from(path);
+        let mut slots = self.live_slots(&Span::single(Bytes::copy_from_slice(path)));
+        slots.extend(self.live_slots(&Span {
+            start: tree::prefix(path).into(),
+            end: End::Before(tree::beyond(path).into()),
+        }));
+        // Keys that are no paths are not beneath anything.
+        slots.retain(|slot| tree::is_path(slot.key()));
+        let mut ends: Vec<(&[u8], bool)> = records.iter().map(|path| (&path[..], true)).collect();
+        for slot in &slots {
+            self.erase(slot, cause, event);
+            if self.record(slot.key()).is_none() {
+                ends.push((slot.key(), false));
+            }
+        }
+        ends.sort_unstable();
+        for (path, recorded) in ends.into_iter().rev() {
+            // One that only its children implied has gone with the last of them.
+            if !recorded || self.record(path).is_some() {
+                self.unlink(path);
+            }
+        }
+        self.tell_end(cause, Name::Path(path.into()), event, Some(previous));
+        Ok(())
+    }
+
+    /// The paths of the records of a node and of all beneath it.
+    fn records_from(&self, path: &[u8]) -> Vec<Arc<[u8]>> {
+        let (start, end) = (tree::prefix(path), tree::beyond(path));
+        let bounds = (Bound::Excluded(&start[..]), Bound::Excluded(&end[..]));
+        self.with_tree(|tree| {
+            let own = tree
+                .nodes
+                .get_key_value(path)
+                .map(|(name, _)| Arc::clone(name));
+            let beneath = tree.nodes.range::<_, [u8]>(bounds);
+            own.into_iter()
+                .chain(beneath.map(|(name, _)| Arc::clone(name)))
+                .collect()
+        })
+    }
+
+    fn set_acl(
+        &mut self,
+        path: &[u8],
+        acl: Option<Bytes>,
+        previous: Option<&NodeView>,
+    ) -> Refused<()> {
+        let Some(previous) = previous else {
+            return Err(self.missing(path));
+        };
+        let record = self.record(path);
+        let record = record.unwrap_or_else(|| Node::new(previous.created.0, previous.born));
+        let node = Node {
+            acl: acl.as_deref().map(Bytes::copy_from_slice),
+            acl_version: record.acl_version.wrapping_add(1),
+            ..record
+        };
+        self.set_record(path, Some(node));
+        Ok(())
+    }
+
+    /// Ends a node whose deadline has passed, if it still has.
+    pub fn expire_node(&mut self, path: &[u8]) {
+        let deadline = self.record(path).and_then(|node| node.deadline);
+        if deadline.is_some_and(|deadline| deadline <= self.wall) {
+            let removed = self.remove(path, true, Cause::Expire);
+            removed.expect("a recursive removal of what is there is never refused");
+        }
+    }
+}
+
+/// Whether the root, which always is and never ends, can have this done to it.
+fn suits_root(action: &Action) -> bool {
+    match action {
+        Action::Check | Action::SetAcl(_) => true,
+        Action::Write(write) => !matches!(write.deadline, Deadline::At(_)),
+        Action::MakeDirectory { .. } | Action::Remove { .. } => false,
+    }
+}
+
+/// All paths above one, from the root down.
+fn ancestors(path: &[u8]) -> Vec<&[u8]> {
+    let mut above: Vec<&[u8]> =
+        std::iter::successors(tree::parent(path), |p| tree::parent(p)).collect();
+    above.reverse();
+    above
+}
+
+/// A node's deadline after a write. One that ends when idle counts from each write.
+fn next_deadline(node: &Node, deadline: Deadline, wall: WallMs) -> Option<WallMs> {
+    match (node.kind, deadline) {
+        (Kind::Idle { ttl_ms }, _) => Some(WallMs(wall.0.saturating_add(ttl_ms))),
+        (Kind::Plain | Kind::Container, Deadline::Keep) => node.deadline,
+        (Kind::Plain | Kind::Container, Deadline::Clear) => None,
+        (Kind::Plain | Kind::Container, Deadline::At(deadline)) => Some(deadline),
+    }
+}

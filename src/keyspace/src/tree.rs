@@ -1,0 +1,289 @@
+//! The path tree: what is known of nodes beside their values.
+//!
+//! A node has a record here as soon as something has been created beneath it, or when it is a
+//! directory, restricted, or bound to time. A leaf has none: its key says it all. Records of nodes
+//! without a value are what makes them exist.
+
+use crate::node::{EventNode, Kind, NodeView};
+use crate::slot::Entry;
+use crate::types::{Revision, WallMs};
+use bytes::Bytes;
+use imbl::{OrdMap, OrdSet};
+use std::sync::Arc;
+
+/// Longest path and most components of one. Every component above a node costs a record with its
+/// own path, so that without these bounds one long key could cost the square of its length.
+const PATH_BYTES_MAX: usize = 4096;
+const COMPONENTS_MAX: usize = 128;
+
+/// What a record counts towards the bytes in use beside its path and access list.
+const NODE_BYTES: u64 = 192;
+
+pub(crate) const ROOT: &[u8] = b"/";
+
+/// Whether a key is a path: `/`, or components that are not empty, not `.` or `..`, UTF-8 and free
+/// of control characters, each after a slash. Other keys are keys and no more.
+pub(crate) fn is_path(key: &[u8]) -> bool {
+    let Some(rest) = key.strip_prefix(ROOT) else {
+        return false;
+    };
+    if rest.is_empty() {
+        return true;
+    }
+    if key.len() > PATH_BYTES_MAX {
+        return false;
+    }
+    let mut components = 0;
+    let sound = rest.split(|byte| *byte == b'/').all(|component| {
+        components += 1;
+        !matches!(component, b"" | b"." | b"..")
+    });
+    sound && components <= COMPONENTS_MAX && is_text(rest)
+}
+
+/// Whether these are UTF-8 without control characters. Most keys are ASCII, where it is quickly said.
+fn is_text(bytes: &[u8]) -> bool {
+    if bytes.iter().all(|byte| (b' '..0x7f).contains(byte)) {
+        return true;
+    }
+    std::str::from_utf8(bytes).is_ok_and(|text| !text.chars().any(char::is_control))
+}
+
+/// The path above; none above the root.
+pub(crate) fn parent(path: &[u8]) -> Option<&[u8]> {
+    let slash = path.iter().rposition(|byte| *byte == b'/')?;
+    match slash {
+        _ if path.len() == 1 => None,
+        0 => Some(ROOT),
+        slash => Some(&path[..slash]),
+    }
+}
+
+/// What all paths beneath start with.
+pub(crate) fn prefix(path: &[u8]) -> Vec<u8> {
+    if path == ROOT {
+        path.to_vec()
+    } else {
+        [path, b"/"].concat()
+    }
+}
+
+/// The first key beyond all paths beneath.
+pub(crate) fn beyond(path: &[u8]) -> Vec<u8> {
+    let mut end = prefix(path);
+    end.pop();
+    // The byte after the slash.
+    end.push(b'0');
+    end
+}
+
+pub(crate) type Path = Arc<[u8]>;
+
+/// What is known of a node beside its value.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Node {
+    pub children: u32,
+    pub creates: u32,
+    pub children_changed: u64,
+    /// It stays without a value and without children.
+    pub kept: bool,
+    /// It was made a directory.
+    pub directory: bool,
+    /// Of a node without a value: when it came to be.
+    pub created: u64,
+    pub born: WallMs,
+    pub created_event: u64,
+    pub modified_event: u64,
+    pub acl: Option<Bytes>,
+    pub acl_version: u32,
+    pub kind: Kind,
+    pub deadline: Option<WallMs>,
+}
+
+impl Node {
+    /// A record for a node that begins to exist, or to need one, now.
+    pub fn new(revision: u64, born: WallMs) -> Node {
+        Node {
+            children: 0,
+            creates: 0,
+            children_changed: revision,
+            kept: false,
+            directory: false,
+            created: revision,
+            born,
+            created_event: 0,
+            modified_event: 0,
+            acl: None,
+            acl_version: 0,
+            kind: Kind::Plain,
+            deadline: None,
+        }
+    }
+
+    /// Whether it exists if it has no value.
+    pub fn stands_alone(&self) -> bool {
+        self.children > 0 || self.kept || self.directory
+    }
+
+    pub fn cost(&self, path: &[u8]) -> u64 {
+        let acl = self.acl.as_ref().map_or(0, |acl| acl.len());
+        NODE_BYTES + path.len() as u64 + acl as u64
+    }
+}
+
+/// Every record. A clone shares everything, so that readers and cuts take one in O(1).
+#[derive(Clone, Default)]
+pub(crate) struct Tree {
+    pub nodes: OrdMap<Path, Arc<Node>>,
+    /// When nodes end, soonest first.
+    pub deadlines: OrdSet<(WallMs, Path)>,
+    /// The nodes with an access list.
+    pub restricted: OrdSet<Path>,
+}
+
+impl Tree {
+    /// A tree of nothing but the root, which always is.
+    pub fn new() -> Tree {
+        let mut tree = Tree::default();
+        let root = Node {
+            kept: true,
+            directory: true,
+            ..Node::new(0, WallMs(0))
+        };
+        tree.put(ROOT, Some(root));
+        tree
+    }
+
+    pub fn get(&self, path: &[u8]) -> Option<&Node> {
+        self.nodes.get(path).map(|node| &**node)
+    }
+
+    /// Puts a record in place, or takes it away. Returns what both counted towards the bytes in use:
+    /// the one before, and this one.
+    pub fn put(&mut self, path: &[u8], node: Option<Node>) -> (u64, u64) {
+        let name = self
+            .nodes
+            .get_key_value(path)
+            .map(|(name, _)| Arc::clone(name));
+        let name = name.unwrap_or_else(|| path.into());
+        let cost = |node: Option<&Node>| node.map_or(0, |node| node.cost(path));
+        let before = self.nodes.get(path).cloned();
+        if let Some(deadline) = before.as_ref().and_then(|node| node.deadline) {
+            self.deadlines.remove(&(deadline, Arc::clone(&name)));
+        }
+        if let Some(deadline) = node.as_ref().and_then(|node| node.deadline) {
+            self.deadlines.insert((deadline, Arc::clone(&name)));
+        }
+        if node.as_ref().is_some_and(|node| node.acl.is_some()) {
+            self.restricted.insert(Arc::clone(&name));
+        } else if before.as_ref().is_some_and(|node| node.acl.is_some()) {
+            self.restricted.remove(path);
+        }
+        let costs = (cost(before.as_deref()), cost(node.as_ref()));
+        match node {
+            Some(node) => self.nodes.insert(name, Arc::new(node)),
+            None => self.nodes.remove(path),
+        };
+        costs
+    }
+
+    /// Those whose time has come by `wall`, soonest first. One that only ends when idle is left out
+    /// while something lies beneath it.
+    pub fn due(&self, wall: WallMs) -> impl Iterator<Item = &Path> {
+        let past = self
+            .deadlines
+            .iter()
+            .take_while(move |(deadline, _)| *deadline <= wall);
+        let ends = |path: &&Path| {
+            self.get(path).is_some_and(|node| match node.kind {
+                Kind::Idle { .. } => node.children == 0,
+                Kind::Plain | Kind::Container => true,
+            })
+        };
+        past.map(|(_, path)| path).filter(ends)
+    }
+}
+
+/// A node's view from its value and its record; none where neither makes it exist.
+pub(crate) fn view(entry: Option<Entry>, node: Option<&Node>) -> Option<NodeView> {
+    let fresh;
+    let node = match (&entry, node) {
+        (Some(_), Some(node)) => node,
+        (None, Some(node)) if node.stands_alone() => node,
+        (None, _) => return None,
+        (Some(entry), None) => {
+            fresh = Node::new(entry.created().0, entry.born());
+            &fresh
+        }
+    };
+    let entry_ref = entry.as_ref();
+    Some(NodeView {
+        directory: entry.is_none() || node.directory || node.children > 0,
+        children: node.children,
+        creates: node.creates,
+        children_changed: Revision(node.children_changed),
+        created: entry_ref.map_or(Revision(node.created), Entry::created),
+        modified: entry_ref.map_or(Revision(node.created), Entry::modified),
+        born: entry_ref.map_or(node.born, Entry::born),
+        written: entry_ref.map_or(node.born, Entry::written),
+        created_event: entry_ref.map_or(node.created_event, Entry::created_event),
+        modified_event: entry_ref.map_or(node.modified_event, Entry::event),
+        acl: node.acl.clone(),
+        acl_version: node.acl_version,
+        kind: node.kind,
+        deadline: node.deadline,
+        entry,
+    })
+}
+
+/// What an event says of a node, from its value and its record; none where neither makes it exist.
+pub(crate) fn event_node(entry: Option<Entry>, node: Option<&Node>) -> Option<EventNode> {
+    if entry.is_none() && !node.is_some_and(Node::stands_alone) {
+        return None;
+    }
+    let of_node = |figure: fn(&Node) -> u64| node.map_or(0, figure);
+    let created = of_node(|node| node.created_event);
+    let modified = of_node(|node| node.modified_event);
+    Some(EventNode {
+        directory: entry.is_none() || node.is_some_and(|n| n.directory || n.children > 0),
+        created: entry.as_ref().map_or(created, Entry::created_event),
+        modified: entry.as_ref().map_or(modified, Entry::event),
+        deadline: node.and_then(|node| node.deadline),
+        entry,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_told_from_keys() {
+        for path in ["/", "/a", "/a/b", "/a.b/..c/ü/\u{1f600}", "/a b"] {
+            assert!(is_path(path.as_bytes()), "{path}");
+        }
+        for key in [
+            "", "a", "a/b", "//", "//a", "/a/", "/a//b", "/./a", "/a/..", "/a\n", "/\u{85}",
+        ] {
+            assert!(!is_path(key.as_bytes()), "{key}");
+        }
+        assert!(!is_path(b"/\xff"));
+        assert!(is_path("/a".repeat(COMPONENTS_MAX).as_bytes()));
+        assert!(!is_path("/a".repeat(COMPONENTS_MAX + 1).as_bytes()));
+        assert!(!is_path(
+            format!("/{}", "a".repeat(PATH_BYTES_MAX)).as_bytes()
+        ));
+    }
+
+    #[test]
+    fn parents_and_what_lies_beneath() {
+        assert_eq!(parent(b"/a/b"), Some(&b"/a"[..]));
+        assert_eq!(parent(b"/a"), Some(ROOT));
+        assert_eq!(parent(ROOT), None);
+        assert_eq!(
+            (prefix(b"/a"), beyond(b"/a")),
+            (b"/a/".to_vec(), b"/a0".to_vec())
+        );
+        assert_eq!((prefix(ROOT), beyond(ROOT)), (b"/".to_vec(), b"0".to_vec()));
+    }
+}

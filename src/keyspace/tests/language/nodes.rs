@@ -1,0 +1,142 @@
+//! The language of steps at nodes, separated by semicolons:
+//!
+//! ```text
+//! write /a 1 missing; write /a/b- x seq=creates; write /a keep deadline=50 exists silent
+//! mkdir /d; remove /a version=2; remove /d recursive; acl /a secret; check /a version=1
+//! ```
+//!
+//! Parents are required unless `made` is said.
+
+use keyspace::change::Cause;
+use keyspace::node::{Action, Deadline, Kind, NodeOp, NodeTest, NodeWrite, Parents, Sequence};
+use keyspace::{LeaseId, WallMs};
+
+type Parsed<T> = Result<T, String>;
+
+pub fn ops(text: &str) -> Parsed<Vec<NodeOp>> {
+    text.split(';').map(|step| op(step.trim())).collect()
+}
+
+fn op(text: &str) -> Parsed<NodeOp> {
+    let mut words = text.split_whitespace();
+    let verb = words.next().ok_or("a verb is missing")?;
+    let path = words.next().ok_or("a path is missing")?;
+    let (action, cause) = match verb {
+        "check" => (Action::Check, Cause::Set),
+        "write" => {
+            let value = words.next().ok_or("a value is missing")?;
+            (Action::Write(write(value)), Cause::Set)
+        }
+        "mkdir" => (
+            Action::MakeDirectory {
+                deadline: Deadline::Clear,
+            },
+            Cause::Set,
+        ),
+        "remove" => (Action::Remove { recursive: false }, Cause::Delete),
+        "acl" => {
+            let acl = words.next().ok_or("a list is missing")?;
+            let acl = Some(acl.to_owned().into()).filter(|_| acl != "open");
+            (Action::SetAcl(acl), Cause::Set)
+        }
+        other => return Err(format!("not a step: {other}")),
+    };
+    let mut op = NodeOp {
+        path: path.to_owned().into(),
+        tests: Vec::new(),
+        action,
+        cause,
+    };
+    for word in words {
+        let (name, given) = word.split_once('=').unwrap_or((word, ""));
+        if !test(&mut op.tests, name, given)? && !detail(&mut op, name, given)? {
+            return Err(format!("not part of a step: {word}"));
+        }
+    }
+    Ok(op)
+}
+
+fn write(value: &str) -> NodeWrite {
+    NodeWrite {
+        value: Some(value.to_owned().into())
+            .filter(|_| value != "keep")
+            .map(|given| if value == "null" { "".into() } else { given }),
+        null: value == "null",
+        lease: None,
+        deadline: Deadline::Clear,
+        kind: Kind::Plain,
+        acl: None,
+        sequence: None,
+        parents: Parents::Required,
+        reborn: false,
+        silent: false,
+    }
+}
+
+fn test(tests: &mut Vec<NodeTest>, name: &str, given: &str) -> Parsed<bool> {
+    let test = match name {
+        "exists" => NodeTest::Exists,
+        "missing" => NodeTest::Missing,
+        "file" => NodeTest::File,
+        "version" => NodeTest::Version(number(given)?),
+        "aclversion" => NodeTest::AclVersion(number(given)?),
+        "same" => {
+            let (value, event) = given.split_once('@').ok_or("neither value nor event")?;
+            NodeTest::Same {
+                value: Some(value.to_owned().into()).filter(|_| !value.is_empty()),
+                event: Some(event)
+                    .filter(|e| !e.is_empty())
+                    .map(number)
+                    .transpose()?,
+            }
+        }
+        _ => return Ok(false),
+    };
+    tests.push(test);
+    Ok(true)
+}
+
+fn detail(op: &mut NodeOp, name: &str, given: &str) -> Parsed<bool> {
+    let until = match given {
+        "keep" => Ok(Deadline::Keep),
+        at => number(at).map(|at| Deadline::At(WallMs(at))),
+    };
+    match (&mut op.action, name) {
+        (_, "cause") => {
+            op.cause = match given {
+                "create" => Cause::Create,
+                "update" => Cause::Update,
+                "cas" => Cause::CompareAndSwap,
+                "cad" => Cause::CompareAndDelete,
+                other => return Err(format!("not a cause: {other}")),
+            }
+        }
+        (Action::Remove { recursive }, "recursive") => *recursive = true,
+        (Action::MakeDirectory { deadline }, "deadline") => *deadline = until?,
+        (Action::Write(write), "deadline") => write.deadline = until?,
+        (Action::Write(write), "lease") => write.lease = Some(LeaseId(number(given)?)),
+        (Action::Write(write), "acl") => write.acl = Some(given.to_owned().into()),
+        (Action::Write(write), "container") => write.kind = Kind::Container,
+        (Action::Write(write), "idle") => {
+            write.kind = Kind::Idle {
+                ttl_ms: number(given)?,
+            }
+        }
+        (Action::Write(write), "made") => write.parents = Parents::Made,
+        (Action::Write(write), "reborn") => write.reborn = true,
+        (Action::Write(write), "silent") => write.silent = true,
+        (Action::Write(write), "seq") => {
+            write.sequence = Some(match given {
+                "creates" => Sequence::Creates,
+                "event" => Sequence::Event,
+                other => return Err(format!("not a sequence: {other}")),
+            })
+        }
+        _ => return Ok(false),
+    }
+    Ok(true)
+}
+
+fn number<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Parsed<T> {
+    text.parse().map_err(|e| format!("{text}: {e}"))
+}
