@@ -30,14 +30,27 @@ pub struct Place {
     pub term: u64,
 }
 
-/// The newest batch or change of an origin. A forwarded proposal may arrive twice or late; what is
-/// not newer than this is dropped, so that everything happens at most once and in its order.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+/// The newest of an origin. A forwarded proposal may arrive twice or late; what is not newer than
+/// this is dropped, so that everything happens at most once and in its order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
 struct Progress {
+    /// Of its batches.
     #[n(0)]
-    incarnation: u64,
+    batch: Ticket,
+    /// Of its changes of members. They are repeated on their own, so batches do not overtake them.
     #[n(1)]
-    seq: u64,
+    change: Ticket,
+}
+
+impl Progress {
+    /// Whether `ticket` is newer than `newest`, which it is from now on.
+    fn advance(newest: &mut Ticket, ticket: Ticket) -> bool {
+        let is_new = ticket > *newest;
+        if is_new {
+            *newest = ticket;
+        }
+        is_new
+    }
 }
 
 /// What a checkpoint's mark holds beside the keyspace's records.
@@ -186,7 +199,7 @@ impl Machine {
     /// have been lost.
     pub fn next_incarnation(&self, owner: &Owner, logged: u64, wall: WallMs) -> u64 {
         let seen = self.origins.get(&owner.member);
-        let seen = seen.map_or(0, |progress| progress.incarnation);
+        let seen = seen.map_or(0, |p| p.batch.incarnation.max(p.change.incarnation));
         let before = seen.max(logged).max(owner.incarnation);
         wall.0.max(before + 1)
     }
@@ -229,7 +242,11 @@ impl Machine {
         self.place = prepared.place;
         match &prepared.content {
             Content::Nothing => nothing,
-            Content::Batch(batch) if self.is_new(batch.ticket) => {
+            Content::Batch(batch) => {
+                let newest = &mut self.progress(batch.ticket).batch;
+                if !Progress::advance(newest, batch.ticket) {
+                    return nothing;
+                }
                 let stamp = Stamp {
                     index: prepared.place.index,
                     wall: batch.wall,
@@ -241,29 +258,23 @@ impl Machine {
                     change: None,
                 }
             }
-            Content::Change(request) if self.is_new(request.ticket) => {
+            Content::Change(request) => {
+                let newest = &mut self.progress(request.ticket).change;
+                if !Progress::advance(newest, request.ticket) {
+                    return nothing;
+                }
                 let outcome = self.roster.change(&request.change);
                 Effect {
                     change: outcome.is_ok().then(|| request.change.clone()),
                     steps: Some(vec![StepOutcome::Roster(outcome)]),
                 }
             }
-            Content::Batch(_) | Content::Change(_) => nothing,
         }
     }
 
-    /// Whether this is newer than all of its origin so far; if so it is the newest from now on.
-    fn is_new(&mut self, ticket: Ticket) -> bool {
-        let progress = Progress {
-            incarnation: ticket.incarnation,
-            seq: ticket.seq,
-        };
-        let newest = self.origins.entry(ticket.origin).or_default();
-        let is_new = progress > *newest;
-        if is_new {
-            *newest = progress;
-        }
-        is_new
+    /// How far the proposals of a ticket's origin have come.
+    fn progress(&mut self, ticket: Ticket) -> &mut Progress {
+        self.origins.entry(ticket.origin).or_default()
     }
 
     fn step(&mut self, stamp: Stamp, step: &Step, observer: &mut dyn Observer) -> StepOutcome {

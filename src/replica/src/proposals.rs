@@ -5,6 +5,7 @@ use crate::core::Core;
 use crate::entry::{self, Batch, ChangeRequest, Step, Ticket};
 use crate::machine::{Content, Place, Prepared};
 use crate::roster::MemberChange;
+use bytes::Bytes;
 use keyspace::WallMs;
 use std::collections::{BTreeMap, VecDeque};
 use store::{Fault, LogEntry, LogReader};
@@ -33,6 +34,9 @@ pub fn newest_run(log: &dyn LogReader, member: u64) -> Result<u64, Fault> {
     }
     Ok(newest)
 }
+
+/// Ticks after which a change of members is proposed again.
+const CHANGE_RETRY_TICKS: u32 = 5;
 
 /// Someone who waits for an answer, and may have given up.
 pub trait Waiter {
@@ -89,10 +93,19 @@ pub struct Committed<W> {
     pub len_bytes: usize,
 }
 
-/// What was proposed and is not committed yet.
+/// A batch that was proposed and is not committed yet.
 struct Proposed<W> {
+    /// As it travels, to be sent again when it may have been lost.
+    encoded: Bytes,
     steps: Vec<Step>,
     waiters: Waiters<W>,
+}
+
+/// The change of members that was proposed and is not committed yet.
+struct ProposedChange<W> {
+    request: ChangeRequest,
+    waiter: W,
+    ticks: u32,
 }
 
 /// See the module.
@@ -101,8 +114,11 @@ pub struct Proposals<W> {
     incarnation: u64,
     seq: u64,
     queue: VecDeque<Proposal<W>>,
-    changes: VecDeque<(MemberChange, W)>,
     proposed: BTreeMap<u64, Proposed<W>>,
+    changes: VecDeque<(MemberChange, W)>,
+    change_seq: u64,
+    /// One at a time: Raft makes an empty entry of a change that comes while another is under way.
+    change: Option<ProposedChange<W>>,
 }
 
 impl<W: Waiter> Proposals<W> {
@@ -113,8 +129,10 @@ impl<W: Waiter> Proposals<W> {
             incarnation,
             seq: 0,
             queue: VecDeque::new(),
-            changes: VecDeque::new(),
             proposed: BTreeMap::new(),
+            changes: VecDeque::new(),
+            change_seq: 0,
+            change: None,
         }
     }
 
@@ -135,21 +153,46 @@ impl<W: Waiter> Proposals<W> {
             let group = self.next_group();
             self.propose(core, wall, group);
         }
-        while core.takes_proposals() {
-            let Some((change, waiter)) = self.changes.pop_front() else {
-                break;
+        if self.change.is_none()
+            && core.takes_proposals()
+            && let Some((change, waiter)) = self.changes.pop_front()
+        {
+            self.change_seq += 1;
+            let proposed = ProposedChange {
+                request: ChangeRequest {
+                    ticket: self.ticket(self.change_seq),
+                    change,
+                },
+                waiter,
+                ticks: 0,
             };
-            let request = ChangeRequest {
-                ticket: self.next_ticket(),
-                change,
-            };
-            if core.propose_change(&request).is_ok() {
-                let waiting = Proposed {
-                    steps: Vec::new(),
-                    waiters: vec![(1, waiter)],
-                };
-                self.proposed.insert(request.ticket.seq, waiting);
+            // Not taken, it is proposed again.
+            core.propose_change(&proposed.request).ok();
+            self.change = Some(proposed);
+        }
+    }
+
+    /// A tick passed: a change of members that is not committed by now is proposed again, for Raft
+    /// may have dropped it in favour of another. It is made once, however often it arrives.
+    pub fn tick(&mut self, core: &mut Core) {
+        if let Some(change) = &mut self.change {
+            change.ticks += 1;
+            if change.ticks.is_multiple_of(CHANGE_RETRY_TICKS) {
+                // Not taken, there is a next time.
+                core.propose_change(&change.request).ok();
             }
+        }
+    }
+
+    /// Proposes again, in order, all that is not committed: the way to the leader is another now,
+    /// and may have lost it. What was not lost is there twice, and taken once.
+    pub fn repeat(&mut self, core: &mut Core) {
+        for proposed in self.proposed.values() {
+            // Not taken, the way changes once more.
+            core.propose(proposed.encoded.clone()).ok();
+        }
+        if let Some(change) = &self.change {
+            core.propose_change(&change.request).ok();
         }
     }
 
@@ -160,15 +203,19 @@ impl<W: Waiter> Proposals<W> {
         let encoded = encoded.iter().map(Vec::as_slice);
         let batch = entry::encode_batch(ticket, wall, steps.len(), encoded);
         // Refused means that someone else's clock counts now.
-        core.propose_leading(batch).ok();
+        core.propose_leading(batch.into()).ok();
     }
 
     fn next_ticket(&mut self) -> Ticket {
         self.seq += 1;
+        self.ticket(self.seq)
+    }
+
+    fn ticket(&self, seq: u64) -> Ticket {
         Ticket {
             origin: self.member,
             incarnation: self.incarnation,
-            seq: self.seq,
+            seq,
         }
     }
 
@@ -197,8 +244,8 @@ impl<W: Waiter> Proposals<W> {
         }
         let ticket = self.next_ticket();
         let encoded = group.iter().map(|proposal| proposal.encoded.as_slice());
-        let batch = entry::encode_batch(ticket, wall, steps_len, encoded);
-        if core.propose(batch).is_err() {
+        let batch: Bytes = entry::encode_batch(ticket, wall, steps_len, encoded).into();
+        if core.propose(batch.clone()).is_err() {
             group
                 .into_iter()
                 .rev()
@@ -206,6 +253,7 @@ impl<W: Waiter> Proposals<W> {
             return;
         }
         let mut waiting = Proposed {
+            encoded: batch,
             steps: Vec::with_capacity(steps_len),
             waiters: Vec::with_capacity(group.len()),
         };
@@ -220,41 +268,43 @@ impl<W: Waiter> Proposals<W> {
 
     /// Reads a committed entry; one of ours need not be decoded again, and brings its waiters.
     pub fn take(&mut self, entry: &LogEntry) -> Result<Committed<W>, entry::Unreadable> {
-        let len_bytes = entry.data.len();
-        if entry.kind == entry::KIND_BATCH
-            && !entry.data.is_empty()
-            && let (ticket, wall) = entry::peek_batch(&entry.data)?
-            && let Some(ours) = self.take_proposed(ticket)
-        {
-            let batch = Batch {
-                ticket,
-                wall,
-                steps: ours.steps,
-            };
-            return Ok(Committed {
-                prepared: Prepared {
-                    place: Place::of(entry),
-                    content: Content::Batch(batch),
-                },
-                waiters: ours.waiters,
-                len_bytes,
-            });
-        }
-        let prepared = Prepared::read(entry)?;
-        let ours = match &prepared.content {
-            Content::Change(request) => self.take_proposed(request.ticket),
-            Content::Batch(_) | Content::Nothing => None,
+        let committed = |content, waiters| Committed {
+            prepared: Prepared {
+                place: Place::of(entry),
+                content,
+            },
+            waiters,
+            len_bytes: entry.data.len(),
         };
-        Ok(Committed {
-            prepared,
-            waiters: ours.map_or_else(Vec::new, |ours| ours.waiters),
-            len_bytes,
-        })
+        if entry.kind == entry::KIND_BATCH && !entry.data.is_empty() {
+            let (ticket, wall) = entry::peek_batch(&entry.data)?;
+            if let Some(ours) = self.take_batch(ticket) {
+                let batch = Batch {
+                    ticket,
+                    wall,
+                    steps: ours.steps,
+                };
+                return Ok(committed(Content::Batch(batch), ours.waiters));
+            }
+        }
+        let content = Prepared::read(entry)?.content;
+        let waiters = match &content {
+            Content::Change(request) => self.take_change(request),
+            Content::Batch(_) | Content::Nothing => Vec::new(),
+        };
+        Ok(committed(content, waiters))
     }
 
-    fn take_proposed(&mut self, ticket: Ticket) -> Option<Proposed<W>> {
-        let ours = ticket.origin == self.member && ticket.incarnation == self.incarnation;
+    fn take_batch(&mut self, ticket: Ticket) -> Option<Proposed<W>> {
+        let ours = ticket == self.ticket(ticket.seq);
         ours.then(|| self.proposed.remove(&ticket.seq)).flatten()
+    }
+
+    fn take_change(&mut self, request: &ChangeRequest) -> Waiters<W> {
+        let ours = self
+            .change
+            .take_if(|ours| ours.request.ticket == request.ticket);
+        ours.into_iter().map(|ours| (1, ours.waiter)).collect()
     }
 
     /// Forgets what nobody waits for any more. If it is committed yet, it is decoded like another
@@ -264,6 +314,7 @@ impl<W: Waiter> Proposals<W> {
         self.changes.retain(|(_, waiter)| !waiter.gave_up());
         self.proposed
             .retain(|_, ours| ours.waiters.iter().any(|(_, waiter)| !waiter.gave_up()));
+        self.change.take_if(|ours| ours.waiter.gave_up());
     }
 
     /// Everyone who still waits, for the end.
@@ -274,6 +325,7 @@ impl<W: Waiter> Proposals<W> {
         queued
             .map(|proposal| proposal.waiter)
             .chain(changes.map(|(_, waiter)| waiter))
+            .chain(self.change.take().map(|ours| ours.waiter))
             .chain(proposed.flat_map(|ours| ours.waiters.into_iter().map(|(_, waiter)| waiter)))
     }
 }

@@ -29,8 +29,8 @@
 //!   index beyond the log): `guard` refuses them.
 //! - *Reads are dropped silently* (no leader, or one that has committed nothing in its term): whoever
 //!   asked asks again, see [`crate::reads`].
-//! - *Changes of members are dropped silently while another is under way*: the proposer waits in vain
-//!   and reports a timeout, as in etcd.
+//! - *Changes of members become empty entries while another is under way*: whoever proposed asks
+//!   again, see [`crate::proposals`].
 
 mod guard;
 mod log;
@@ -256,14 +256,22 @@ impl Core {
         raft.leader_id != 0 && raft.lead_transferee.is_none()
     }
 
-    /// Proposes a batch; it travels to the leader if that is another.
-    pub fn propose(&mut self, batch: Vec<u8>) -> Result<(), NotTaken> {
-        self.raft.propose(Vec::new(), batch).map_err(|_| NotTaken)
+    /// Proposes a batch; it travels to the leader if that is another, and may be lost on the way.
+    pub fn propose(&mut self, batch: Bytes) -> Result<(), NotTaken> {
+        let entry = raft::eraftpb::Entry {
+            data: batch,
+            ..Default::default()
+        };
+        let mut message = Message::default();
+        message.set_msg_type(MessageType::MsgPropose);
+        message.from = self.raft.raft.id;
+        message.set_entries(vec![entry].into());
+        self.raft.step(message).map_err(|_| NotTaken)
     }
 
     /// Proposes a batch if this member leads, and never through another: what the leader's clock
     /// decided is void once it does not lead.
-    pub fn propose_leading(&mut self, batch: Vec<u8>) -> Result<(), NotTaken> {
+    pub fn propose_leading(&mut self, batch: Bytes) -> Result<(), NotTaken> {
         match self.raft.raft.state {
             StateRole::Leader => self.propose(batch),
             StateRole::Follower | StateRole::PreCandidate | StateRole::Candidate => Err(NotTaken),

@@ -63,6 +63,7 @@ pub struct RaftThread {
     applier: Arc<Mutex<Applier>>,
     backlog: Arc<Backlog>,
     view: View,
+    way: Way,
     next_tick: Instant,
     next_check_ms: u64,
     /// Changes of members that were applied and Raft was not told of yet.
@@ -70,6 +71,15 @@ pub struct RaftThread {
     removed_at: Option<Instant>,
     /// The snapshot being installed.
     snapshot: Option<Box<Snapshot>>,
+}
+
+/// How what is proposed here reaches the leader. What is under way when it changes may be lost.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+struct Way {
+    leader: u64,
+    term: u64,
+    /// The connection's beginning, if the leader is another.
+    link: Option<Instant>,
 }
 
 /// The loop goes on, or ends.
@@ -96,6 +106,7 @@ impl RaftThread {
             applier,
             backlog,
             view: View::default(),
+            way: Way::default(),
             next_check_ms: 0,
             told,
             removed_at: None,
@@ -126,8 +137,7 @@ impl RaftThread {
                 return Ok(());
             }
             self.tell_applied(applied);
-            self.propose();
-            self.reads.flush(&mut self.core);
+            self.ask_leader();
             self.advance()?;
             if self
                 .removed_at
@@ -147,6 +157,7 @@ impl RaftThread {
         self.next_tick = (self.next_tick + self.shared.config.heartbeat).max(now);
         self.core.tick();
         self.reads.tick();
+        self.proposals.tick(&mut self.core);
         self.reads.retain(|reply| !reply.is_closed());
         self.proposals.forget_abandoned();
     }
@@ -183,6 +194,7 @@ impl RaftThread {
             Order::Changed(place, change) => {
                 self.core.applied(place, change.as_ref());
                 let removed = self.shared.roster.read().is_removed(self.shared.member);
+                self.tell_status();
                 if removed && self.removed_at.is_none() {
                     self.removed_at = Some(Instant::now());
                 }
@@ -224,15 +236,29 @@ impl RaftThread {
         }
     }
 
-    fn propose(&mut self) {
-        if self.backlog.bytes.load(Ordering::Relaxed) > BACKLOG_BYTES_MAX {
+    /// Sends the leader, wherever it is, what waits for it.
+    fn ask_leader(&mut self) {
+        let view = self.core.view();
+        let way = Way {
+            leader: view.leader,
+            term: view.term,
+            link: self.shared.peers.active_since(view.leader),
+        };
+        let open = view.leader == self.shared.member || way.link.is_some();
+        let full = self.backlog.bytes.load(Ordering::Relaxed) > BACKLOG_BYTES_MAX;
+        if !open || full {
             return;
+        }
+        if way != self.way {
+            self.way = way;
+            self.proposals.repeat(&mut self.core);
         }
         let wall = WallMs(wall_ms());
         self.proposals.flush(&mut self.core, wall);
-        if self.view.role == Role::Leader {
+        if view.role == Role::Leader {
             self.end_leases(wall);
         }
+        self.reads.flush(&mut self.core);
     }
 
     /// Proposes the end of leases whose time is over, straight into this leader's own log.
@@ -329,6 +355,7 @@ impl RaftThread {
         let snapshot = snapshot.expect("Raft installs the snapshot that was just stepped");
         snapshot.image.finish()?;
         self.applier.lock().install(snapshot.machine);
+        self.tell_status();
         self.told = place;
         self.shared.committed.store(place.index, Ordering::Release);
         self.shared.stats.committed.set(place.index);
@@ -349,10 +376,15 @@ impl RaftThread {
             return;
         }
         let before = std::mem::replace(&mut self.view, view);
-        let learner = self.is_learner();
         if (before.leader, before.term, before.role) != (view.leader, view.term, view.role) {
             self.leader_changed(before, view);
         }
+        self.tell_status();
+    }
+
+    fn tell_status(&self) {
+        let (view, learner) = (self.view, self.is_learner());
+        self.shared.stats.is_learner.set(u64::from(learner));
         self.shared.status.send_if_modified(|status| {
             let known = (status.leader, status.term, status.learner);
             let changed = known != (view.leader, view.term, learner);

@@ -37,6 +37,9 @@ const REPLAY_BYTES: u64 = 4 << 20;
 struct Beginning {
     owner: Owner,
     machine: Machine,
+    /// Whom to speak to: the roster's members, or, while that is still to come, those of the
+    /// cluster to join.
+    peers: Roster,
 }
 
 /// Starts a replica: over what is on the disk, or, when that is empty, as one of the first members
@@ -50,6 +53,10 @@ pub async fn start(
 ) -> Result<Handle, StartError> {
     let (checkpoints, loaded) = blocking(move || load(checkpoints)).await?;
     let (beginning, is_new) = match loaded {
+        // It was stopped before the leader could tell it anything.
+        Some(beginning) if beginning.machine.place() == Place::default() => {
+            (join(&config).await?, false)
+        }
         Some(beginning) => (beginning, false),
         None if config.join => (join(&config).await?, true),
         None => (bootstrap(&config)?, true),
@@ -129,6 +136,7 @@ fn load(mut checkpoints: Box<dyn CheckpointStore>) -> Result<Stored, StartError>
     let machine = machine.map_err(|error| damaged(&error))?;
     let beginning = Beginning {
         owner: meta.owner,
+        peers: machine.roster().clone(),
         machine,
     };
     Ok((checkpoints, Some(beginning)))
@@ -152,6 +160,7 @@ fn stand_alone(
         }
     }
     beginning.machine.reduce_to(beginning.owner.member);
+    beginning.peers = beginning.machine.roster().clone();
     write_image(checkpoints, beginning)?;
     let place = beginning.machine.place();
     let vote = log.vote();
@@ -208,13 +217,15 @@ fn bootstrap(config: &Config) -> Result<Beginning, StartError> {
     let member = own.map_or(0, |own| own.id);
     // Names come with publication: a member without one has not started yet.
     members.iter_mut().for_each(|member| member.name.clear());
+    let roster = Roster::new(members);
     Ok(Beginning {
         owner: Owner {
             member,
             cluster: cluster_id(&ids),
             incarnation: 0,
         },
-        machine: Machine::new(Roster::new(members), FIRST),
+        peers: roster.clone(),
+        machine: Machine::new(roster, FIRST),
     })
 }
 
@@ -254,6 +265,7 @@ async fn join(config: &Config) -> Result<Beginning, StartError> {
             incarnation: 0,
         },
         machine: Machine::new(Roster::default(), Place::default()),
+        peers: Roster::new(members),
     })
 }
 
@@ -345,7 +357,7 @@ fn run(
         started: Instant::now(),
         config,
     });
-    shared.peers.update(&roster, &shared);
+    shared.peers.update(&beginning.peers, &shared);
     let applier = Applier::new(beginning.machine, Arc::clone(&shared), sink);
     let applier = Arc::new(Mutex::new(applier));
     let backlog = Arc::new(Backlog::default());

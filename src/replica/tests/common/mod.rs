@@ -7,9 +7,12 @@ use keyspace::command::{Grant, Op, Put, Range, Txn};
 use keyspace::{Change, Command, LeaseId, Revision, Span};
 use parking_lot::Mutex;
 use replica::{ChangeSink, Config, Handle, StartError};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use store::mem::{MemCheckpoints, MemDisk, MemLog};
+use tokio::task::JoinHandle;
 
 /// How long anything awaited may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -48,6 +51,8 @@ pub async fn open_with(
     disk: &MemDisk,
     recorder: Recorder,
 ) -> Result<Handle, StartError> {
+    // Shown when a test fails.
+    tracing_subscriber::fmt().with_test_writer().try_init().ok();
     let log = Box::new(MemLog::open(disk));
     let checkpoints = Box::new(MemCheckpoints::open(disk));
     replica::start(config, log, checkpoints, Box::new(recorder)).await
@@ -97,4 +102,142 @@ pub async fn eventually(condition: impl Fn() -> bool) {
         }
     });
     waited.await.expect("it never happened");
+}
+
+/// One member of a cluster: its disk outlives it.
+pub struct Node {
+    pub config: Config,
+    pub disk: MemDisk,
+    pub recorder: Recorder,
+    address: SocketAddr,
+    running: Option<(Handle, JoinHandle<Result<(), tonic::transport::Error>>)>,
+}
+
+/// A free port of the loopback, at an address that nothing else uses: while a member is down, no
+/// outgoing connection can take its port.
+fn reserve() -> anyhow::Result<SocketAddr> {
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    let n = TAKEN.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+    let ip = Ipv4Addr::new(
+        127,
+        20 + (std::process::id() % 200) as u8,
+        n[2],
+        n[3].max(1),
+    );
+    Ok(TcpListener::bind((ip, 0))?.local_addr()?)
+}
+
+fn node(name: String, address: SocketAddr) -> Node {
+    Node {
+        config: Config {
+            name,
+            peer_urls: vec![format!("http://{address}")],
+            seed: u64::from(address.port()),
+            ..config()
+        },
+        disk: MemDisk::new(),
+        recorder: Recorder::default(),
+        address,
+        running: None,
+    }
+}
+
+/// `size` members that start together. `adjust` changes their configurations.
+pub async fn cluster(size: usize, adjust: impl Fn(&mut Config)) -> anyhow::Result<Vec<Node>> {
+    let reserved: Vec<_> = (0..size).map(|_| reserve()).collect::<Result<_, _>>()?;
+    let mut nodes: Vec<Node> = reserved
+        .iter()
+        .enumerate()
+        .map(|(n, address)| node(format!("m{n}"), *address))
+        .collect();
+    let initial: Vec<_> = nodes
+        .iter()
+        .map(|node| (node.config.name.clone(), node.config.peer_urls.clone()))
+        .collect();
+    for node in &mut nodes {
+        node.config.initial_cluster.clone_from(&initial);
+        adjust(&mut node.config);
+        node.start().await?;
+    }
+    Ok(nodes)
+}
+
+/// One more member, not yet started, to be added to and to join a running cluster.
+pub fn newcomer(name: &str, nodes: &[Node]) -> anyhow::Result<Node> {
+    let mut newcomer = node(name.to_owned(), reserve()?);
+    let others = nodes.iter().map(|node| &node.config);
+    let all = others.chain([&newcomer.config]);
+    let initial = all.map(|config| (config.name.clone(), config.peer_urls.clone()));
+    newcomer.config.initial_cluster = initial.collect();
+    newcomer.config.join = true;
+    if let Some(first) = nodes.first() {
+        newcomer.config.checkpoint_entries = first.config.checkpoint_entries;
+        newcomer.config.catchup_entries = first.config.catchup_entries;
+    }
+    Ok(newcomer)
+}
+
+impl Node {
+    pub async fn start(&mut self) -> anyhow::Result<()> {
+        let listener = tokio::net::TcpListener::bind(self.address).await?;
+        let recorder = self.recorder.clone();
+        let handle = open_with(self.config.clone(), &self.disk, recorder).await?;
+        let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
+        let server = tonic::transport::Server::builder()
+            .add_service(handle.peer_service())
+            .serve_with_incoming(incoming);
+        let server = tokio::spawn(server);
+        self.running = Some((handle, server));
+        Ok(())
+    }
+
+    pub fn handle(&self) -> &Handle {
+        &self.running.as_ref().expect("the member runs").0
+    }
+
+    pub fn id(&self) -> u64 {
+        self.handle().status().member
+    }
+
+    pub fn leads(&self) -> bool {
+        self.running.as_ref().is_some_and(|(handle, _)| {
+            let status = handle.status();
+            status.leader == status.member
+        })
+    }
+
+    /// As kill -9 and a power loss would.
+    pub async fn kill(&mut self) {
+        self.disk.crash(|_| 0);
+        self.stop_with(false).await;
+    }
+
+    pub async fn stop(&mut self) {
+        self.stop_with(true).await;
+    }
+
+    async fn stop_with(&mut self, orderly: bool) {
+        let Some((handle, server)) = self.running.take() else {
+            return;
+        };
+        match orderly {
+            true => handle.stop().await,
+            false => handle.halt().await,
+        }
+        server.abort();
+        // Aborted, it frees the port when it is dropped.
+        server.await.ok();
+    }
+}
+
+/// Waits until one of the running members leads and all others know it; its place.
+pub async fn leader(nodes: &[Node]) -> usize {
+    let agreed = || {
+        let running = nodes.iter().filter(|node| node.running.is_some());
+        let mut leaders: Vec<u64> = running.map(|node| node.handle().status().leader).collect();
+        leaders.dedup();
+        leaders.len() == 1 && nodes.iter().any(Node::leads)
+    };
+    eventually(agreed).await;
+    nodes.iter().position(Node::leads).expect("it was awaited")
 }

@@ -1,0 +1,345 @@
+//! Several members over loopback: the whole shell and transport, with disks in memory.
+
+mod common;
+
+use common::{Node, cluster, eventually, grant, leader, newcomer, put, range_count};
+use keyspace::LeaseId;
+use replica::{Failure, MemberError, MemberRefusal, Unavailable};
+
+async fn put_all(node: &Node, prefix: &str, count: usize) -> anyhow::Result<()> {
+    for n in 0..count {
+        node.handle()
+            .propose(put(&format!("{prefix}{n}"), "v"))
+            .await?;
+    }
+    Ok(())
+}
+
+/// Every member applied the same, and the digests say so.
+async fn agree(nodes: &[&Node]) -> anyhow::Result<()> {
+    let newest = nodes
+        .iter()
+        .map(|node| node.handle().status().applied)
+        .max()
+        .unwrap_or(0);
+    eventually(|| {
+        nodes
+            .iter()
+            .all(|node| node.handle().status().applied >= newest)
+    })
+    .await;
+    let mut digests = Vec::new();
+    for node in nodes {
+        digests.push(node.handle().digest().await?);
+    }
+    digests.dedup();
+    assert_eq!(digests.len(), 1, "{digests:?}");
+    Ok(())
+}
+
+/// The second promise: a write acknowledged by any member is seen by a linearizable read at any
+/// other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_at_one_member_is_read_at_the_others() -> anyhow::Result<()> {
+    let nodes = cluster(3, |_| {}).await?;
+    leader(&nodes).await;
+    for round in 0..9 {
+        let (writer, reader) = (&nodes[round % 3], &nodes[(round + 1) % 3]);
+        writer
+            .handle()
+            .propose(put(&format!("k{round}"), "v"))
+            .await?;
+        reader.handle().read_index().await?;
+        assert_eq!(range_count(reader.handle()), round as u64 + 1);
+    }
+    agree(&nodes.iter().collect::<Vec<_>>()).await
+}
+
+/// kill -9 of the leader loses nothing that was acknowledged, and the cluster goes on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_loss_of_a_leader_loses_no_acknowledged_write() -> anyhow::Result<()> {
+    let mut nodes = cluster(3, |_| {}).await?;
+    for round in 0..3 {
+        let lost = leader(&nodes).await;
+        put_all(&nodes[lost], &format!("{round}-"), 20).await?;
+        nodes[lost].kill().await;
+        let next = leader(&nodes).await;
+        put_all(&nodes[next], &format!("{round}+"), 5).await?;
+        nodes[lost].start().await?;
+        let restarted = nodes[lost].handle();
+        restarted.read_index().await?;
+        assert_eq!(range_count(restarted), (round + 1) * 25);
+    }
+    agree(&nodes.iter().collect::<Vec<_>>()).await
+}
+
+/// All members at once, the power too: what was acknowledged is on a quorum of disks.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_power_loss_of_all_members_loses_no_acknowledged_write() -> anyhow::Result<()> {
+    let mut nodes = cluster(3, |_| {}).await?;
+    leader(&nodes).await;
+    put_all(&nodes[0], "a", 30).await?;
+    for node in &mut nodes {
+        node.kill().await;
+    }
+    for node in &mut nodes {
+        node.start().await?;
+    }
+    nodes[2].handle().read_index().await?;
+    assert_eq!(range_count(nodes[2].handle()), 30);
+    agree(&nodes.iter().collect::<Vec<_>>()).await
+}
+
+/// Without a quorum nothing is acknowledged and no linearizable read is answered; what a member
+/// has can still be read locally.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_quorum_nothing_is_acknowledged() -> anyhow::Result<()> {
+    let mut nodes = cluster(3, |_| {}).await?;
+    let leads = leader(&nodes).await;
+    put_all(&nodes[leads], "a", 3).await?;
+    agree(&nodes.iter().collect::<Vec<_>>()).await?;
+    for gone in (0..3).filter(|n| *n != leads) {
+        nodes[gone].kill().await;
+    }
+    let left = nodes[leads].handle();
+    let (write, read) = tokio::join!(left.propose(put("b", "v")), left.read_index());
+    assert!(matches!(
+        write.err(),
+        Some(Unavailable::TimedOut | Unavailable::TimedOutDisconnected)
+    ));
+    assert_eq!(read.err(), Some(Unavailable::TimedOut));
+    assert_eq!(range_count(left), 3);
+    Ok(())
+}
+
+/// A member that was away longer than the log reaches back gets the state instead.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_lags_behind_the_log_gets_a_snapshot() -> anyhow::Result<()> {
+    let mut nodes = cluster(3, |config| {
+        config.checkpoint_entries = 10;
+        config.catchup_entries = 5;
+    })
+    .await?;
+    let leads = leader(&nodes).await;
+    put_all(&nodes[leads], "a", 5).await?;
+    let away = (leads + 1) % 3;
+    nodes[away].kill().await;
+    let leads = leader(&nodes).await;
+    put_all(&nodes[leads], "b", 100).await?;
+    nodes[away].start().await?;
+    // Held before the snapshot: adapters and watchers hold readers for long.
+    let reader = nodes[away].handle().reader().clone();
+    nodes[away].handle().read_index().await?;
+    assert_eq!(range_count(nodes[away].handle()), 105);
+    assert_eq!(reader.revision(), nodes[leads].handle().reader().revision());
+    agree(&nodes.iter().collect::<Vec<_>>()).await?;
+    // And what it installed is durable.
+    nodes[away].kill().await;
+    nodes[away].start().await?;
+    nodes[away].handle().read_index().await?;
+    assert_eq!(range_count(nodes[away].handle()), 105);
+    agree(&nodes.iter().collect::<Vec<_>>()).await
+}
+
+/// kubeadm's way to grow: add as a learner, start, promote.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_learner_joins_catches_up_and_is_promoted() -> anyhow::Result<()> {
+    let mut nodes = cluster(1, |_| {}).await?;
+    leader(&nodes).await;
+    nodes[0]
+        .handle()
+        .published()
+        .wait_for(|published| *published)
+        .await?;
+    put_all(&nodes[0], "a", 20).await?;
+    let mut joining = newcomer("late", &nodes)?;
+    let urls = joining.config.peer_urls.clone();
+    let added = nodes[0].handle().member_add(urls.clone(), true).await?;
+    let shared = [urls, vec!["http://127.0.0.1:1".to_owned()]].concat();
+    let again = nodes[0].handle().member_add(shared, false).await;
+    assert_eq!(again, Err(MemberRefusal::PeerUrlExists.into()));
+    let early = nodes[0].handle().member_promote(added.id).await;
+    assert_eq!(early, Err(MemberRefusal::LearnerNotReady.into()));
+    let second = newcomer("second", &nodes)?;
+    let many = nodes[0]
+        .handle()
+        .member_add(second.config.peer_urls, true)
+        .await;
+    assert_eq!(many, Err(MemberRefusal::TooManyLearners.into()));
+
+    joining.start().await?;
+    assert_eq!(joining.id(), added.id);
+    joining
+        .handle()
+        .published()
+        .wait_for(|published| *published)
+        .await?;
+    assert!(joining.handle().status().learner);
+    assert_eq!(range_count(joining.handle()), 20);
+    // Asked at the learner, answered by the leader.
+    joining.handle().member_promote(added.id).await?;
+    eventually(|| !joining.handle().status().learner).await;
+    let again = nodes[0].handle().member_promote(added.id).await;
+    assert_eq!(again, Err(MemberRefusal::NotLearner.into()));
+    nodes.push(joining);
+    put_all(&nodes[1], "b", 5).await?;
+    agree(&nodes.iter().collect::<Vec<_>>()).await
+}
+
+/// A member that is removed stops and says why; its id never comes back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_removed_member_stops() -> anyhow::Result<()> {
+    let mut nodes = cluster(3, |config| config.strict_reconfig = false).await?;
+    let leads = leader(&nodes).await;
+    let follower = (leads + 1) % 3;
+    let removed = nodes[follower].id();
+    nodes[leads].handle().member_remove(removed).await?;
+    let failure = nodes[follower].handle().failed().await;
+    assert!(matches!(*failure, Failure::Removed), "{failure}");
+    let again = nodes[leads].handle().member_remove(removed).await;
+    assert_eq!(again, Err(MemberError::Refused(MemberRefusal::NotFound)));
+    nodes[follower].kill().await;
+
+    // The leader itself: the last one left takes over.
+    let removed = nodes[leads].id();
+    nodes[leads].handle().member_remove(removed).await?;
+    let failure = nodes[leads].handle().failed().await;
+    assert!(matches!(*failure, Failure::Removed), "{failure}");
+    nodes[leads].kill().await;
+    let last = leader(&nodes).await;
+    put_all(&nodes[last], "a", 1).await?;
+    assert_eq!(nodes[last].handle().members().len(), 1);
+    Ok(())
+}
+
+/// A member that was away when it was removed learns it from the others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_removed_while_away_stops_when_it_comes_back() -> anyhow::Result<()> {
+    let mut nodes = cluster(3, |config| config.strict_reconfig = false).await?;
+    let leads = leader(&nodes).await;
+    let away = (leads + 1) % 3;
+    let removed = nodes[away].id();
+    nodes[away].kill().await;
+    nodes[leads].handle().member_remove(removed).await?;
+    nodes[away].start().await?;
+    let failure = nodes[away].handle().failed().await;
+    assert!(matches!(*failure, Failure::Removed), "{failure}");
+    Ok(())
+}
+
+/// etcd's strict-reconfig-check in its commonest case: members that did not start yet count.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_that_would_cost_the_quorum_is_refused() -> anyhow::Result<()> {
+    let nodes = cluster(1, |_| {}).await?;
+    leader(&nodes).await;
+    nodes[0]
+        .handle()
+        .published()
+        .wait_for(|published| *published)
+        .await?;
+    let url = |n: u16| vec![format!("http://127.0.0.1:{n}")];
+    nodes[0].handle().member_add(url(1), false).await?;
+    let third = nodes[0].handle().member_add(url(2), false).await;
+    assert_eq!(third, Err(MemberRefusal::NotEnoughStarted.into()));
+    Ok(())
+}
+
+/// An orderly stop of the leader leaves no gap: another leads when it is done.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_stops_hands_over_first() -> anyhow::Result<()> {
+    let mut nodes = cluster(3, |_| {}).await?;
+    let leads = leader(&nodes).await;
+    put_all(&nodes[leads], "a", 3).await?;
+    let before = nodes[leads].id();
+    let others: Vec<_> = (0..3).filter(|n| *n != leads).collect();
+    nodes[leads].stop().await;
+    let known: Vec<u64> = others
+        .iter()
+        .map(|n| nodes[*n].handle().status().leader)
+        .collect();
+    assert!(
+        known.iter().any(|leader| *leader != before && *leader != 0),
+        "{known:?}"
+    );
+    put_all(&nodes[others[0]], "b", 3).await
+}
+
+/// MoveLeader, and who may get it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leadership_is_handed_to_whom_the_operator_names() -> anyhow::Result<()> {
+    let nodes = cluster(3, |_| {}).await?;
+    let leads = leader(&nodes).await;
+    let to = nodes[(leads + 1) % 3].id();
+    let elsewhere = nodes[(leads + 1) % 3].handle().transfer_leader(to).await;
+    assert_eq!(elsewhere, Err(Unavailable::NotLeader.into()));
+    let stranger = nodes[leads].handle().transfer_leader(12345).await;
+    assert_eq!(stranger, Err(MemberRefusal::BadTransferee.into()));
+    nodes[leads].handle().transfer_leader(to).await?;
+    assert_eq!(nodes[leads].handle().status().leader, to);
+    put_all(&nodes[leads], "a", 3).await
+}
+
+/// Leases can be kept alive at any member, and a new leader neither ends nor forgets them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leases_live_through_a_change_of_leader_and_then_end() -> anyhow::Result<()> {
+    let mut nodes = cluster(3, |_| {}).await?;
+    let leads = leader(&nodes).await;
+    let follower = (leads + 1) % 3;
+    nodes[follower].handle().propose(grant(7, 1_500)).await?;
+    nodes[follower]
+        .handle()
+        .propose(common::put_with_lease("k", 7))
+        .await?;
+    assert_eq!(
+        nodes[follower]
+            .handle()
+            .lease_keep_alive(LeaseId(7))
+            .await?,
+        Some(1_500)
+    );
+    assert_eq!(
+        nodes[follower]
+            .handle()
+            .lease_keep_alive(LeaseId(8))
+            .await?,
+        None
+    );
+    nodes[leads].kill().await;
+    leader(&nodes).await;
+    let follower = nodes[follower].handle();
+    assert_eq!(follower.lease_keep_alive(LeaseId(7)).await?, Some(1_500));
+    assert!(
+        follower
+            .lease_remaining(LeaseId(7))
+            .await?
+            .is_some_and(|ms| ms > 0)
+    );
+    eventually(|| follower.reader().lease(LeaseId(7)).is_none()).await;
+    assert_eq!(range_count(follower), 0);
+    assert_eq!(follower.lease_keep_alive(LeaseId(7)).await?, None);
+    Ok(())
+}
+
+/// What is left of a cluster that lost its majority becomes a cluster of one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_cluster_is_rebuilt_from_one_member() -> anyhow::Result<()> {
+    let mut nodes = cluster(3, |_| {}).await?;
+    leader(&nodes).await;
+    put_all(&nodes[0], "a", 10).await?;
+    agree(&nodes.iter().collect::<Vec<_>>()).await?;
+    for node in &mut nodes {
+        node.kill().await;
+    }
+    nodes[1].config.force_new_cluster = true;
+    nodes[1].start().await?;
+    put_all(&nodes[1], "b", 1).await?;
+    assert_eq!(nodes[1].handle().members().len(), 1);
+    nodes[1].kill().await;
+    // Once is enough.
+    nodes[1].config.force_new_cluster = false;
+    nodes[1].start().await?;
+    put_all(&nodes[1], "c", 1).await?;
+    assert_eq!(nodes[1].handle().members().len(), 1);
+    assert_eq!(range_count(nodes[1].handle()), 12);
+    Ok(())
+}
