@@ -12,10 +12,10 @@ use crate::requests::{Operation, Put, Range, STAMP_BYTES, Txn};
 
 /// Put a server of etcd's v3 API under load, alone or in turns with another one.
 ///
-/// With --against, short slices against the two servers take turns on the same connections, and
-/// the table ends with the ratios of the two (the median of the rounds, and their spread). Slices
-/// of neighbouring time are compared, so noise of the machine hits both. After each slice with
-/// writes the server's revision must have moved by exactly what it acknowledged.
+/// With --against, short slices against the two servers take turns over standing connections, and
+/// the table ends with their ratios: the median of the rounds, and the spread. Slices that are
+/// neighbours in time are compared, so the machine's noise hits both. After each slice with writes
+/// the server's revision must have moved by exactly what it acknowledged.
 #[derive(Debug, Clone, Args)]
 pub struct BenchArgs {
     /// What to measure.

@@ -73,8 +73,9 @@ fn serve(config: &Config, remarks: &[String]) -> ExitCode {
     }
 }
 
-/// `triglot bench`.
+// The arguments' own description is the help, so there is none here.
 #[derive(Parser)]
+#[command(name = "triglot bench", bin_name = "triglot bench")]
 struct Bench {
     #[command(flatten)]
     args: bench::BenchArgs,
