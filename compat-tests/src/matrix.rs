@@ -73,6 +73,8 @@ struct Client {
     registry: String,
     manifest: String,
     does: String,
+    #[serde(default)]
+    differs: String,
 }
 
 #[derive(Deserialize)]
@@ -280,7 +282,7 @@ fn write_clients(page: &mut String, clients: &[Client]) -> Result<()> {
     writeln!(page, "of three (`compat-tests/clients`).\n")?;
     writeln!(
         page,
-        "| client | version | from | what it does |\n|---|---|---|---|"
+        "| client | version | from | what it does | what differs |\n|---|---|---|---|---|"
     )?;
     for Client {
         name,
@@ -288,6 +290,7 @@ fn write_clients(page: &mut String, clients: &[Client]) -> Result<()> {
         registry,
         manifest,
         does,
+        differs,
     } in clients
     {
         let path = Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -298,7 +301,7 @@ fn write_clients(page: &mut String, clients: &[Client]) -> Result<()> {
             text.contains(version.as_str()),
             "{manifest} does not ask for {name} {version}"
         );
-        writeln!(page, "| {name} | {version} | {registry} | {does} |")?;
+        writeln!(page, "| {name} | {version} | {registry} | {does} | {differs} |")?;
     }
     Ok(())
 }
