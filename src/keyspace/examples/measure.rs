@@ -38,6 +38,8 @@ fn main() {
         "memory    {} bytes a key",
         (resident_bytes() - before) as u64 / keys
     );
+    // One revision more, so that the compacted one is an older one, and has to be walked.
+    keyspace.apply(Stamp::default(), &put(0));
     read(&keyspace.reader(), keys);
     snapshot(keyspace, keys);
 }

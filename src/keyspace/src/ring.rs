@@ -27,3 +27,41 @@ impl Ring {
         self.events.range(first..)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::{Command, Op, Put, Txn};
+    use crate::{Keyspace, LeaseId, Revision, Stamp};
+
+    /// etcd v2's clients resume within the newest thousand; compaction must not take these away.
+    #[test]
+    fn the_newest_thousand_events_survive_compaction_and_snapshots() {
+        let mut keyspace = Keyspace::new();
+        for _ in 0..EVENTS_MAX + 5 {
+            let put = Op::Put(Put {
+                key: "/a".into(),
+                value: Some("v".into()),
+                lease: Some(LeaseId::NONE),
+                want_previous: false,
+            });
+            let then = vec![put];
+            let txn = Command::Txn(Txn {
+                then,
+                ..Txn::default()
+            });
+            keyspace.apply(Stamp::default(), &txn);
+        }
+        let compact = Command::Compact(Revision(EVENTS_MAX as u64));
+        keyspace.apply(Stamp::default(), &compact);
+        while keyspace.tidy() {}
+        let cut = keyspace.cut(None).expect("it can be cut");
+        let reader = Keyspace::restore(cut).expect("it can be restored").reader();
+        let (oldest, events) = reader.events(1);
+        assert_eq!(
+            (oldest, events.len(), reader.event()),
+            (6, EVENTS_MAX, 1005)
+        );
+        assert_eq!(reader.events(1005).1.len(), 1);
+    }
+}
