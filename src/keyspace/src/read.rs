@@ -67,7 +67,12 @@ impl View for Snapshot<'_> {
         self.revision.0
     }
     fn with_index<T>(&self, read: impl FnOnce(&Index, bool) -> T) -> T {
-        let index = self.held.take().unwrap_or_else(|| self.shared.index.read());
+        // While the index is held no key appears or disappears; what is merely overwritten
+        // meanwhile moves the revision but not the counts.
+        if let Some(held) = self.held.take() {
+            return read(&held, true);
+        }
+        let index = self.shared.index.read();
         read(&index, self.shared.revision() == self.revision)
     }
 }
