@@ -301,7 +301,10 @@ fn write_clients(page: &mut String, clients: &[Client]) -> Result<()> {
             text.contains(version.as_str()),
             "{manifest} does not ask for {name} {version}"
         );
-        writeln!(page, "| {name} | {version} | {registry} | {does} | {differs} |")?;
+        writeln!(
+            page,
+            "| {name} | {version} | {registry} | {does} | {differs} |"
+        )?;
     }
     Ok(())
 }
