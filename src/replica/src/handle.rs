@@ -456,12 +456,18 @@ impl Handle {
         &self,
         lease: LeaseId,
     ) -> Result<Option<u64>, Unavailable> {
-        let mut sure = false;
         loop {
+            if !self.shared.clocks.lock().is_leading() {
+                return Err(Unavailable::NotLeader);
+            }
             let ended = self.shared.lease_ended.notified();
             tokio::pin!(ended);
             // From here on no end is missed.
             ended.as_mut().enable();
+            // Whether this member still leads is for the others to say: one that stood still
+            // and was deposed meanwhile would acknowledge a renewal that the new leader's clocks
+            // know nothing of (etcd's `ensureLeadership`). A grant on its way is applied then, too.
+            self.read_index().await?;
             let renewal = {
                 let mut clocks = self.shared.clocks.lock();
                 if !clocks.is_leading() {
@@ -474,12 +480,7 @@ impl Handle {
                     self.shared.stats.leases_renewed.add(1);
                     return Ok(Some(ttl_ms));
                 }
-                Renewal::Missing if sure => return Ok(None),
-                Renewal::Missing => {
-                    // Its grant may be on the way.
-                    self.read_index().await?;
-                    sure = true;
-                }
+                Renewal::Missing => return Ok(None),
                 Renewal::Ending => ended.await,
             }
         }

@@ -68,12 +68,12 @@ impl World {
         if self.calls >= self.options.ops {
             return Ok(());
         }
-        let up = self.up();
-        if up.is_empty() {
+        let running = self.running();
+        if running.is_empty() {
             self.plan(ALL_DOWN, Event::Call(client));
             return Ok(());
         }
-        let at = *self.rng.pick(&up);
+        let at = *self.rng.pick(&running);
         let call = self.workload.next_call();
         self.calls += 1;
         self.ask(client, at, call)
@@ -136,7 +136,10 @@ impl World {
         span: Range<u32>,
         revision: Option<u64>,
     ) -> Result<(), Failure> {
-        let member = self.hosts[&at].member.as_ref().expect("it is up");
+        let host = &self.hosts[&at];
+        let Some(member) = host.member.as_ref().filter(|_| host.is_up()) else {
+            return Ok(());
+        };
         let reader = member.reader();
         let (compacted, newest) = (reader.compacted().0, reader.revision().0);
         match reader.range(&translate::range(&span, revision)) {

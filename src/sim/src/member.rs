@@ -32,9 +32,9 @@ const FIRST: Place = Place { index: 1, term: 1 };
 /// The cluster's id.
 const CLUSTER: u64 = 1;
 /// Applied entries after which an image is written: few, so that snapshots are needed.
-const CHECKPOINT_ENTRIES: u64 = 25;
+const CHECKPOINT_ENTRIES: u64 = 12;
 /// Entries kept behind an image for followers that lag.
-const CATCHUP_ENTRIES: u64 = 5;
+const CATCHUP_ENTRIES: u64 = 2;
 /// The digest is compared at every so many entries: it reads the whole state.
 const DIGEST_EVERY: u64 = 4;
 
@@ -51,6 +51,12 @@ impl Waiter for Token {
     fn gave_up(&self) -> bool {
         self.gave_up.get()
     }
+}
+
+/// Who waits until a read is possible, and the lease to renew then, if that is what it is for.
+struct Reading {
+    token: Token,
+    lease: Option<LeaseId>,
 }
 
 /// What arrives at a member.
@@ -164,11 +170,11 @@ pub struct Member {
     core: Core,
     machine: Machine,
     proposals: Proposals<Token>,
-    reads: Reads<Token>,
+    reads: Reads<Reading>,
     clocks: Expiry,
     checkpoints: MemCheckpoints,
     /// Reads that are possible once an entry is applied.
-    waiting: Vec<(u64, Vec<Token>)>,
+    waiting: Vec<(u64, Vec<Reading>)>,
     /// A snapshot that arrived and was stepped.
     arrived: Option<Arrived>,
     /// Changes of members that Raft was not told of yet.
@@ -281,10 +287,9 @@ impl Member {
     /// Everyone who waits for it; it is about to die.
     pub fn abandon(&mut self) -> Vec<Token> {
         let waiting = std::mem::take(&mut self.waiting);
-        let mut tokens: Vec<Token> = waiting.into_iter().flat_map(|(_, t)| t).collect();
-        tokens.extend(self.proposals.drain());
-        tokens.extend(self.reads.drain());
-        tokens
+        let waiting = waiting.into_iter().flat_map(|(_, readings)| readings);
+        let reading = waiting.chain(self.reads.drain()).map(|r| r.token);
+        reading.chain(self.proposals.drain()).collect()
     }
 
     /// Takes inputs in and begins a round. Answers whether one is to be finished, which takes as
@@ -300,11 +305,11 @@ impl Member {
         if inputs.iter().any(|input| matches!(input, Input::Tick)) {
             self.core.tick();
             self.reads.tick();
-            self.reads.retain(|token| !token.gave_up());
+            self.reads.retain(|reading| !reading.token.gave_up());
             self.proposals.forget_abandoned();
         }
         for input in inputs {
-            self.take_in(input, clock, out)?;
+            self.take_in(input, out)?;
         }
         for (place, change) in std::mem::take(&mut self.changed) {
             self.core.applied(place, change.as_ref());
@@ -345,14 +350,14 @@ impl Member {
             let tokens = self.reads.take(ready);
             self.waiting.push((ready.index, tokens));
         }
-        self.answer_reads(out);
+        self.answer_reads(clock, out);
         if let Some(place) = begun.install {
             self.install(place, clock, out)?;
         }
         Ok(true)
     }
 
-    fn take_in(&mut self, input: Input, clock: Clock, out: &mut Output) -> Result<(), Stopped> {
+    fn take_in(&mut self, input: Input, out: &mut Output) -> Result<(), Stopped> {
         match input {
             Input::Tick => {}
             Input::Message(_, Packet::Message(message)) => self.step(&message)?,
@@ -364,15 +369,13 @@ impl Member {
                 let steps = vec![Step::Command(command)];
                 self.proposals.push(Proposal::new(steps, token));
             }
-            Input::Read(token) => self.reads.push(token),
-            Input::KeepAlive(token, lease) => {
-                // Only the leader's clocks count; a client of another member is sent there.
-                let answer = match self.clocks.is_leading() {
-                    true => Answer::Renewal(self.clocks.keep_alive(clock.now_ms, lease)),
-                    false => Answer::Unknown,
-                };
-                out.answers.push((token, answer));
+            Input::Read(token) => self.reads.push(Reading { token, lease: None }),
+            // Only the leader's clocks count, and whether it leads is for the others to say.
+            Input::KeepAlive(token, lease) if self.clocks.is_leading() => {
+                let lease = Some(lease);
+                self.reads.push(Reading { token, lease });
             }
+            Input::KeepAlive(token, _) => out.answers.push((token, Answer::Unknown)),
             Input::Change(token, change) => self.proposals.push_change(change, token),
             Input::Transfer(to) => self.core.transfer_leader(to),
             Input::Unreachable(member) => self.core.report_unreachable(member),
@@ -426,7 +429,7 @@ impl Member {
             .reset(clock.now_ms, self.machine.reader().leases());
         out.restored = true;
         out.snapshots_taken.push((from, true));
-        self.answer_reads(out);
+        self.answer_reads(clock, out);
         Ok(())
     }
 
@@ -478,20 +481,27 @@ impl Member {
                 out.digests.push(self.digest());
             }
         }
-        self.answer_reads(out);
+        self.answer_reads(clock, out);
         self.checkpoint()
     }
 
-    fn answer_reads(&mut self, out: &mut Output) {
+    fn answer_reads(&mut self, clock: Clock, out: &mut Output) {
         let applied = self.machine.place().index;
         let waiting = std::mem::take(&mut self.waiting);
-        for (index, tokens) in waiting {
-            if index <= applied {
-                let answers = tokens.into_iter().map(|token| (token, Answer::Readable));
-                out.answers.extend(answers);
-            } else {
-                self.waiting.push((index, tokens));
-            }
+        let (possible, waiting) = waiting
+            .into_iter()
+            .partition(|(index, _)| *index <= applied);
+        self.waiting = waiting;
+        for reading in Vec::into_iter(possible).flat_map(|(_, readings)| readings) {
+            let Reading { token, lease } = reading;
+            let answer = match lease {
+                None => Answer::Readable,
+                Some(lease) if self.clocks.is_leading() => {
+                    Answer::Renewal(self.clocks.keep_alive(clock.now_ms, lease))
+                }
+                Some(_) => Answer::Unknown,
+            };
+            out.answers.push((token, answer));
         }
     }
 

@@ -24,7 +24,7 @@ use std::collections::{BTreeMap, BinaryHeap};
 /// Clients that ask at the same time.
 const CLIENTS: u32 = 8;
 /// Watchers.
-const WATCHERS: usize = 4;
+const WATCHERS: usize = 10;
 /// A broken snapshot stream is noticed after this, in microseconds.
 const STREAM_LOST: u64 = 300_000;
 /// Once a watcher has a member, it takes history every so often.
@@ -517,6 +517,15 @@ impl World {
             .values()
             .filter(|host| host.is_up() && !host.removed);
         up.map(|host| host.id).collect()
+    }
+
+    /// Members that clients may think are there: those that stand still are among them.
+    pub(crate) fn running(&self) -> Vec<u64> {
+        let running = self
+            .hosts
+            .values()
+            .filter(|host| host.member.is_some() && !host.removed);
+        running.map(|host| host.id).collect()
     }
 
     /// The member that leads in the newest term, if one does.
