@@ -43,6 +43,7 @@ struct Shared {
     start: Instant,
     stop: AtomicBool,
     acknowledged: AtomicU64,
+    answered: AtomicU64,
     /// Watchers end when they have seen this revision; far away until the load has stopped.
     last_revision: AtomicI64,
 }
@@ -83,6 +84,7 @@ impl Load {
             start: Instant::now(),
             stop: AtomicBool::new(false),
             acknowledged: AtomicU64::new(0),
+            answered: AtomicU64::new(0),
             last_revision: AtomicI64::new(i64::MAX),
         });
         let writer = |id| tokio::spawn(write(shared.clone(), id));
@@ -99,9 +101,10 @@ impl Load {
         }
     }
 
-    /// How many writes have been acknowledged.
-    pub fn acknowledged(&self) -> u64 {
-        self.shared.acknowledged.load(Ordering::Relaxed)
+    /// How many writes have been acknowledged, and reads answered.
+    pub fn progress(&self) -> (u64, u64) {
+        let acknowledged = self.shared.acknowledged.load(Ordering::Relaxed);
+        (acknowledged, self.shared.answered.load(Ordering::Relaxed))
     }
 
     /// Ends writers and readers, and hands over what they noted; the watchers go on.
@@ -199,6 +202,7 @@ async fn read(shared: Arc<Shared>, id: usize) -> Vec<Read> {
             revision: reply.header.map_or(0, |header| header.revision),
             found,
         });
+        shared.answered.fetch_add(1, Ordering::Relaxed);
         // Another member each time: a stale one must not hide behind a fresh one.
         member += 1;
     }

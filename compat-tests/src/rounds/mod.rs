@@ -24,10 +24,10 @@ use load::{KEY_PREFIX, Load};
 
 /// The cluster whose members are killed one at a time.
 const MEMBERS: usize = 3;
-/// Writes that must be acknowledged between two kills, while all members serve.
-const WRITES_BETWEEN: u64 = 50;
-/// Writes that must be acknowledged while a member is down.
-const WRITES_WITHOUT: u64 = 25;
+/// Writes that must be acknowledged, and reads answered, between two kills while all members serve.
+const CALLS_BETWEEN: u64 = 50;
+/// As many of each while a member is down.
+const CALLS_WITHOUT: u64 = 25;
 /// How long progress may take: an election is far shorter.
 const PROGRESS_DEADLINE: Duration = Duration::from_secs(60);
 /// How often progress is looked at.
@@ -90,29 +90,34 @@ pub async fn kill_rounds(kind: Kind, rounds: usize) -> Result<Tally> {
 }
 
 async fn kill_once(cluster: &mut Cluster, load: &Load, victim: usize) -> Result<()> {
-    progress(load, WRITES_BETWEEN)
+    progress(load, CALLS_BETWEEN)
         .await
         .context("before the kill")?;
     cluster.kill(victim);
-    progress(load, WRITES_WITHOUT)
+    progress(load, CALLS_WITHOUT)
         .await
         .context("without the member")?;
     cluster.restart(victim)?;
     cluster.await_ready().await.context("after the restart")
 }
 
-/// Awaits that `count` more writes are acknowledged.
+/// Awaits that `count` more writes are acknowledged and `count` more reads answered.
 async fn progress(load: &Load, count: u64) -> Result<()> {
-    let wanted = load.acknowledged() + count;
+    let (writes, reads) = load.progress();
     let deadline = Instant::now() + PROGRESS_DEADLINE;
-    while load.acknowledged() < wanted {
+    loop {
+        let (writes_now, reads_now) = load.progress();
+        if writes_now >= writes + count && reads_now >= reads + count {
+            return Ok(());
+        }
         ensure!(
             Instant::now() < deadline,
-            "no progress within {PROGRESS_DEADLINE:?}"
+            "within {PROGRESS_DEADLINE:?} only {} writes and {} reads",
+            writes_now - writes,
+            reads_now - reads
         );
         tokio::time::sleep(POLL).await;
     }
-    Ok(())
 }
 
 /// Ends the load, and completes the history with what the store holds.
