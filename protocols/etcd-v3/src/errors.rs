@@ -201,7 +201,9 @@ impl From<Refusal> for Error {
             Refusal::Future { newest: _ } => FUTURE_REVISION,
             Refusal::Alarmed(Alarm::NoSpace) => NO_SPACE,
             Refusal::Alarmed(Alarm::Corrupt) => CORRUPT,
-            Refusal::Node { .. } => unreachable!("no call of etcd v3 addresses nodes"),
+            Refusal::Moved | Refusal::OutOfTurn | Refusal::Node { .. } => {
+                unreachable!("no call of etcd v3 addresses nodes or sessions")
+            }
         }
     }
 }

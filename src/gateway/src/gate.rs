@@ -1,6 +1,8 @@
 //! The handle that adapters hold.
 
 use crate::limits::Limits;
+use crate::nodes::NodeWatcher;
+use crate::sessions::SessionKey;
 use crate::space::{Space, SpaceUsed, cost};
 use crate::watch::{Hub, WatchStream};
 use keyspace::command::{Alarm, AlarmChange};
@@ -32,6 +34,15 @@ pub struct Accepted {
     pub revision: Revision,
     /// The answer.
     pub outcome: Outcome,
+}
+
+/// What one of several commands came to.
+#[derive(Clone, Debug)]
+pub struct Answered {
+    /// The keyspace's revision after the command.
+    pub revision: Revision,
+    /// The answer, or why nothing was done.
+    pub outcome: Result<Outcome, Refusal>,
 }
 
 /// Why a request was not answered.
@@ -88,34 +99,67 @@ impl Gate {
         })
     }
 
+    /// Replicates commands together and in order, and answers what each did. They are handed over
+    /// at the call, so that calls take effect in their order; what is returned only waits.
+    pub fn submit(
+        &self,
+        _by: &Principal,
+        mut commands: Vec<Command>,
+    ) -> impl Future<Output = Result<Vec<Answered>, Unavailable>> + Send + use<> {
+        // Over the quota, the alarm goes ahead of them, and so they are refused in their order.
+        let alarm = self.over_quota(commands.iter().map(cost).sum()).flatten();
+        let ahead = usize::from(alarm.is_some());
+        if let Some(alarm) = alarm {
+            commands.insert(0, alarm);
+        }
+        let applied = self.shared.replica.propose_all(commands);
+        async move {
+            let answered = applied.await?.into_iter().skip(ahead);
+            let answered = answered.map(|applied| Answered {
+                revision: applied.revision,
+                outcome: applied.outcome,
+            });
+            Ok(answered.collect())
+        }
+    }
+
     /// Refuses what would go over the space quota, having raised this member's alarm.
     async fn spare(&self, cost: u64) -> Result<(), Error> {
-        let reader = self.reader();
-        let used = self.shared.space.observe(reader.bytes_in_use());
-        let Some(quota) = self.shared.limits.space_bytes_max else {
+        let Some(alarm) = self.over_quota(cost) else {
             return Ok(());
         };
-        if cost == 0 || used.total_bytes.saturating_add(cost) < quota {
-            return Ok(());
-        }
-        let member = self.status().member;
-        if !reader.alarms().contains(&(member, Alarm::NoSpace)) {
-            tracing::warn!(
-                quota_bytes = quota,
-                size_bytes = used.total_bytes,
-                "space quota reached"
-            );
-            let raise = AlarmChange {
-                member,
-                alarm: Alarm::NoSpace,
-                raised: true,
-            };
+        if let Some(alarm) = alarm {
             // The refusal below holds whether or not the others learn of it now.
-            if let Err(error) = self.shared.replica.propose(Command::Alarm(raise)).await {
+            if let Err(error) = self.shared.replica.propose(alarm).await {
                 tracing::warn!(%error, "could not raise the space alarm");
             }
         }
         Err(Refusal::Alarmed(Alarm::NoSpace).into())
+    }
+
+    /// Whether so much more would go over the space quota; then with the command that raises this
+    /// member's alarm, unless it stands.
+    fn over_quota(&self, cost: u64) -> Option<Option<Command>> {
+        let reader = self.reader();
+        let used = self.shared.space.observe(reader.bytes_in_use());
+        let quota = self.shared.limits.space_bytes_max?;
+        if cost == 0 || used.total_bytes.saturating_add(cost) < quota {
+            return None;
+        }
+        let member = self.status().member;
+        if reader.alarms().contains(&(member, Alarm::NoSpace)) {
+            return Some(None);
+        }
+        tracing::warn!(
+            quota_bytes = quota,
+            size_bytes = used.total_bytes,
+            "space quota reached"
+        );
+        Some(Some(Command::Alarm(AlarmChange {
+            member,
+            alarm: Alarm::NoSpace,
+            raised: true,
+        })))
     }
 
     /// Returns once everything acknowledged before the call, by any member, can be read here.
@@ -157,6 +201,16 @@ impl Gate {
     /// Watches for one client.
     pub fn watch(&self) -> WatchStream {
         self.shared.hub.stream(self.reader().clone())
+    }
+
+    /// Node watchers for one connection, which holds that session.
+    pub fn watch_nodes(&self, session: &SessionKey) -> NodeWatcher {
+        let hub = self.shared.hub.nodes();
+        hub.watcher(self.reader().clone(), session.id, session.attachment)
+    }
+
+    pub(crate) fn replica(&self) -> &Handle {
+        &self.shared.replica
     }
 
     /// The hub behind [`Gate::watch`], for its figures.

@@ -4,9 +4,9 @@
 //! is freed by itself, but operators and tests rely on that behaviour (compact, defragment, disarm),
 //! so the reported size is the high-water mark since the last defragmentation.
 
-use keyspace::Command;
 use keyspace::command::{Op, Txn};
 use keyspace::node::{Action, NodeOp};
+use keyspace::{AccessList, Command};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What an empty keyspace is reported to take: an empty etcd file has five pages of 4 KiB.
@@ -53,13 +53,14 @@ impl Space {
 pub fn cost(command: &Command) -> u64 {
     match command {
         Command::Txn(txn) => cost_of_txn(txn),
-        Command::Nodes(ops) => ops.iter().map(cost_of_node_op).sum(),
+        Command::Nodes(nodes) => nodes.ops.iter().map(cost_of_node_op).sum(),
         Command::Grant(_) => LEASE_BYTES,
         Command::Compact(_)
         | Command::Revoke(_)
         | Command::Expire(_)
         | Command::Checkpoint(_)
-        | Command::Alarm(_) => 0,
+        | Command::Alarm(_)
+        | Command::Attach(_) => 0,
     }
 }
 
@@ -70,12 +71,21 @@ fn cost_of_txn(txn: &Txn) -> u64 {
 
 fn cost_of_node_op(op: &NodeOp) -> u64 {
     let value = match &op.action {
-        Action::Write(write) => write.value.as_ref().map_or(0, |value| value.len()),
-        Action::SetAcl(acl) => acl.as_ref().map_or(0, |acl| acl.len()),
+        Action::Write(write) => {
+            write.value.as_ref().map_or(0, |value| value.len()) + len_of(write.acl.as_ref())
+        }
+        Action::SetAcl(acl) => len_of(acl.as_ref()),
         Action::MakeDirectory { .. } => 0,
         Action::Check | Action::Remove { .. } => return 0,
     };
     PUT_OVERHEAD_BYTES + (op.path.len() + value) as u64
+}
+
+fn len_of(acl: Option<&AccessList>) -> usize {
+    let entries = acl.into_iter().flat_map(|acl| acl.iter());
+    entries
+        .map(|entry| entry.who.scheme.len() + entry.who.id.len())
+        .sum()
 }
 
 fn cost_of_op(op: &Op) -> u64 {

@@ -136,6 +136,12 @@ pub enum Refusal {
         /// The keyspace's revision.
         newest: Revision,
     },
+    /// Another connection holds the session.
+    #[error("the session has moved to another connection")]
+    Moved,
+    /// An earlier write of the same connection was lost.
+    #[error("an earlier write of the session was lost")]
+    OutOfTurn,
     /// An alarm stands.
     #[error("refused while the {0:?} alarm stands")]
     Alarmed(Alarm),

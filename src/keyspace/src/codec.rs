@@ -57,6 +57,7 @@ fn check_depth(bytes: &[u8]) -> Result<(), Error> {
             Type::Bytes => decoder.bytes().map(|_| None)?,
             Type::U8 | Type::U16 | Type::U32 | Type::U64 => decoder.u64().map(|_| None)?,
             Type::I8 | Type::I16 | Type::I32 | Type::I64 => decoder.i64().map(|_| None)?,
+            Type::String => decoder.str().map(|_| None)?,
             Type::Bool => decoder.bool().map(|_| None)?,
             Type::Null => decoder.null().map(|()| None)?,
             other => return Err(Error::type_mismatch(other)),
@@ -128,6 +129,39 @@ pub mod maybe_bytes {
             return Ok(None);
         }
         Ok(Some(Bytes::copy_from_slice(d.bytes()?)))
+    }
+}
+
+/// Optional shared lists: CBOR null or an array.
+pub mod maybe_shared {
+    use minicbor::data::Type;
+    use minicbor::{Decode, Decoder, decode::Error};
+    use minicbor::{Encode, Encoder, encode::Write};
+    use std::sync::Arc;
+
+    /// Writes null or an array.
+    pub fn encode<C, W: Write, T: Encode<C>>(
+        value: &Option<Arc<[T]>>,
+        e: &mut Encoder<W>,
+        ctx: &mut C,
+    ) -> Result<(), minicbor::encode::Error<W::Error>> {
+        match value {
+            Some(value) => value.encode(e, ctx),
+            None => e.null()?.ok(),
+        }
+    }
+
+    /// Reads null or an array.
+    pub fn decode<'b, C, T: Decode<'b, C>>(
+        d: &mut Decoder<'b>,
+        ctx: &mut C,
+    ) -> Result<Option<Arc<[T]>>, Error> {
+        if d.datatype()? == Type::Null {
+            d.null()?;
+            return Ok(None);
+        }
+        let items: Vec<T> = d.decode_with(ctx)?;
+        Ok(Some(items.into()))
     }
 }
 

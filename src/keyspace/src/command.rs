@@ -1,11 +1,13 @@
 //! The only verbs an adapter may speak. A command is what the replicated log carries; everything
 //! that a member could see differently (time, random ids) is already inside it or in the stamp.
 
+use crate::access::Identity;
 use crate::node::NodeOp;
 use crate::types::{LeaseId, Revision, Span};
 use bytes::Bytes;
 use minicbor::{Decode, Encode};
 use std::cmp::Ordering;
+use std::sync::Arc;
 
 /// One replicated step.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
@@ -35,7 +37,10 @@ pub enum Command {
     /// Steps at nodes of the path tree, one after the other, all at one revision; if one cannot be
     /// done, none is.
     #[n(7)]
-    Nodes(#[n(0)] Vec<NodeOp>),
+    Nodes(#[n(0)] Nodes),
+    /// A session goes on through another connection.
+    #[n(8)]
+    Attach(#[n(0)] Attach),
 }
 
 /// See [`Command::Grant`].
@@ -47,10 +52,71 @@ pub struct Grant {
     /// Granted time to live.
     #[n(1)]
     pub ttl_ms: u64,
-    /// What a session is: a lease that a client resumes with this password.
+    /// What makes a session of it.
     #[n(2)]
-    #[cbor(with = "crate::codec::maybe_bytes")]
-    pub password: Option<Bytes>,
+    pub session: Option<Session>,
+}
+
+/// What makes a session of a lease: one client at a time holds it, and resumes it elsewhere with the
+/// password.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Session {
+    /// What it is resumed with.
+    #[n(0)]
+    #[cbor(with = "crate::codec::bytes")]
+    pub password: Bytes,
+    /// Through which connection it is held: chosen afresh for each.
+    #[n(1)]
+    pub attachment: u64,
+}
+
+/// See [`Command::Attach`]. Refused as if there were no such lease when the password is another.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Attach {
+    /// Which session.
+    #[n(0)]
+    pub lease: LeaseId,
+    /// What it was opened with.
+    #[n(1)]
+    #[cbor(with = "crate::codec::bytes")]
+    pub password: Bytes,
+    /// The new connection, whose turns count from 0. Those of the one before are over.
+    #[n(2)]
+    pub attachment: u64,
+    /// The time to live that was agreed on anew.
+    #[n(3)]
+    pub ttl_ms: u64,
+}
+
+/// See [`Command::Nodes`].
+#[derive(Clone, Debug, Default, PartialEq, Encode, Decode)]
+pub struct Nodes {
+    /// Whose turn it must be; none for what is no session's.
+    #[n(0)]
+    pub turn: Option<Turn>,
+    /// Who asks, for the steps' tests of access lists; none passes them all.
+    #[n(1)]
+    #[cbor(with = "crate::codec::maybe_shared")]
+    pub by: Option<Arc<[Identity]>>,
+    /// The steps.
+    #[n(2)]
+    pub ops: Vec<NodeOp>,
+}
+
+/// A session's write: which one of which of its connections. One that is not the connection's next
+/// is refused, so that none takes effect after an earlier one was lost, nor after the session went
+/// on through another connection. It is the next one's turn then, even if the steps are refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Turn {
+    /// The session.
+    #[n(0)]
+    pub lease: LeaseId,
+    /// The connection.
+    #[n(1)]
+    pub attachment: u64,
+    /// Which of its writes, from 0.
+    #[n(2)]
+    pub seq: u64,
 }
 
 /// See [`Command::Checkpoint`].

@@ -4,7 +4,7 @@ use crate::history::Trace;
 use crate::index::Scan;
 use crate::invariants;
 use crate::keyspace::Keyspace;
-use crate::lease::{Lease, Leases};
+use crate::lease::Leases;
 use crate::node::Event;
 use crate::record::{
     Damaged, EventRecord, FORMAT, Head, LEASES_MAX, LeaseChunk, LeaseRecord, NODES_MAX, NodeChunk,
@@ -17,7 +17,6 @@ use crate::slot::{Entry, Slot};
 use crate::tree::{self, Path, Tree};
 use crate::types::{LeaseId, Revision};
 use bytes::Bytes;
-use imbl::OrdSet;
 use std::collections::{HashMap, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
@@ -158,12 +157,7 @@ impl Cut {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let leases = self.leases.range((from, Bound::Unbounded)).take(LEASES_MAX);
         let leases: Vec<_> = leases
-            .map(|(id, lease)| LeaseRecord {
-                lease: *id,
-                ttl_ms: lease.ttl_ms,
-                remaining_ms: lease.remaining_ms,
-                password: lease.password.clone(),
-            })
+            .map(|(id, lease)| LeaseRecord::of(*id, lease))
             .collect();
         let last = leases.last().map(|lease| lease.lease);
         let record = Record {
@@ -365,14 +359,10 @@ impl Restoring {
         let found: LeaseChunk = decode(record)?;
         let leases = self.shared.leases.get_mut();
         for found in found.leases {
-            let lease = Lease {
-                ttl_ms: found.ttl_ms,
-                remaining_ms: found.remaining_ms,
-                password: found.password,
-                keys: OrdSet::new(),
-            };
+            let id = found.lease;
+            let lease = found.into_lease();
             self.bytes += lease.cost();
-            if leases.insert(found.lease, lease).is_some() {
+            if leases.insert(id, lease).is_some() {
                 return Err(Damaged::new(&record.key, "a lease is there twice"));
             }
         }

@@ -1,9 +1,8 @@
 //! The writer's side: applying commands, and dropping what compaction made unreadable.
 
 use crate::change::{Answer, Applied, Cause, Outcome, Refusal, TxnOutcome};
-use crate::command::{Alarm, AlarmChange, Command, Grant, LeaseRemaining, Op, Put, Txn};
+use crate::command::{Alarm, AlarmChange, Command, LeaseRemaining, Nodes, Op, Put, Txn};
 use crate::invariants;
-use crate::lease::Lease;
 use crate::node::NodeOp;
 use crate::read::{self, View};
 use crate::reader::Reader;
@@ -12,7 +11,6 @@ use crate::slot::Slot;
 use crate::types::{LeaseId, Revision, Stamp, WallMs};
 use crate::write::{Finished, Writing};
 use arc_swap::ArcSwap;
-use bytes::Bytes;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -32,7 +30,7 @@ pub struct Keyspace {
 }
 
 /// What applying came to: the answer and the changes, or why nothing was done.
-type Result = std::result::Result<(Outcome, Finished), Refusal>;
+pub(crate) type Result = std::result::Result<(Outcome, Finished), Refusal>;
 
 impl Default for Keyspace {
     fn default() -> Self {
@@ -74,9 +72,11 @@ impl Keyspace {
     /// equal digests on every member.
     pub fn apply(&mut self, stamp: Stamp, command: &Command) -> Applied {
         self.wall = self.wall.max(stamp.wall);
-        let result = match self.alarm_against(command) {
-            Some(alarm) => Err(Refusal::Alarmed(alarm)),
-            None => match command {
+        let result = self.take_turn(command).and_then(|()| {
+            if let Some(alarm) = self.alarm_against(command) {
+                return Err(Refusal::Alarmed(alarm));
+            }
+            match command {
                 Command::Txn(txn) => self.txn(txn),
                 Command::Compact(revision) => self.compact(*revision),
                 Command::Grant(grant) => self.grant(grant),
@@ -84,9 +84,10 @@ impl Keyspace {
                 Command::Expire(leases) => Ok(self.expire(leases)),
                 Command::Checkpoint(remaining) => Ok(self.checkpoint(remaining)),
                 Command::Alarm(change) => Ok(self.alarm(*change)),
-                Command::Nodes(ops) => self.nodes(ops),
-            },
-        };
+                Command::Nodes(nodes) => self.nodes(nodes),
+                Command::Attach(attach) => self.attach(attach),
+            }
+        });
         let (outcome, finished) = match result {
             Ok((outcome, finished)) => (Ok(outcome), finished),
             Err(refusal) => (Err(refusal), Finished::default()),
@@ -108,7 +109,8 @@ impl Keyspace {
             Command::Txn(txn) => (txn.puts(), true),
             Command::Grant(_) => (true, true),
             Command::Compact(_) | Command::Revoke(_) | Command::Expire(_) => (false, true),
-            Command::Nodes(ops) => (ops.iter().any(NodeOp::grows), true),
+            Command::Nodes(nodes) => (nodes.ops.iter().any(NodeOp::grows), true),
+            Command::Attach(_) => (false, true),
             Command::Checkpoint(_) | Command::Alarm(_) => (false, false),
         };
         let alarms = self.shared.alarms.read();
@@ -148,22 +150,6 @@ impl Keyspace {
         Ok((Outcome::Done, Finished::default()))
     }
 
-    fn grant(&self, grant: &Grant) -> Result {
-        let mut leases = self.shared.leases.write();
-        if leases.contains_key(&grant.lease) {
-            return Err(Refusal::LeaseExists(grant.lease));
-        }
-        let lease = Lease {
-            ttl_ms: grant.ttl_ms,
-            remaining_ms: None,
-            password: grant.password.as_deref().map(Bytes::copy_from_slice),
-            keys: imbl::OrdSet::new(),
-        };
-        self.shared.bytes.fetch_add(lease.cost(), Ordering::Relaxed);
-        leases.insert(grant.lease, lease);
-        Ok((Outcome::Done, Finished::default()))
-    }
-
     fn revoke(&self, lease: LeaseId) -> Result {
         let mut writing = Writing::new(&self.shared, self.wall);
         let ended = writing.end_lease(lease, Cause::Delete);
@@ -191,11 +177,12 @@ impl Keyspace {
         (Outcome::Ended(ended), all)
     }
 
-    fn nodes(&self, ops: &[NodeOp]) -> Result {
+    fn nodes(&self, nodes: &Nodes) -> Result {
         let mut writing = Writing::new(&self.shared, self.wall);
-        let mut answers = Vec::with_capacity(ops.len());
-        for (step, op) in ops.iter().enumerate() {
-            match writing.node(op) {
+        let by = nodes.by.as_deref();
+        let mut answers = Vec::with_capacity(nodes.ops.len());
+        for (step, op) in nodes.ops.iter().enumerate() {
+            match writing.node(op, by) {
                 Ok(answer) => answers.push(answer),
                 Err(reason) => {
                     writing.abort();

@@ -17,8 +17,8 @@ pub(crate) struct Lease {
     pub ttl_ms: u64,
     /// Remaining time at the last checkpoint, if there was one.
     pub remaining_ms: Option<u64>,
-    /// What a client resumes its session with.
-    pub password: Option<Bytes>,
+    /// What makes a session of it.
+    pub session: Option<Held>,
     /// The keys that end with it; no part of the lease's own record, since each key names its lease.
     pub keys: OrdSet<Slot>,
 }
@@ -28,8 +28,19 @@ impl Lease {
     pub fn cost(&self) -> u64 {
         LEASE_BYTES
             + self
-                .password
+                .session
                 .as_ref()
-                .map_or(0, |password| password.len() as u64)
+                .map_or(0, |held| held.password.len() as u64)
     }
+}
+
+/// A session, and who holds it.
+#[derive(Clone)]
+pub(crate) struct Held {
+    /// What a client resumes it with.
+    pub password: Bytes,
+    /// The connection that holds it.
+    pub attachment: u64,
+    /// Which of that connection's writes comes next.
+    pub next: u64,
 }

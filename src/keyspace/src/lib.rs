@@ -7,8 +7,9 @@
 //! [`Keyspace::apply`] and [`Reader`]. Beneath: `slot` (one key), `index` (all keys in order),
 //! `history` (what changed when), `shared` (how a revision becomes visible), `read` and `write`.
 //! Over them lies the path tree: [`node`] (what can be asked of it), `tree` (what it knows beside
-//! values), `nodes` (how it follows what is written).
+//! values), `nodes` (how it follows what is written), [`access`] (who may), `session` (whose turn it is).
 
+pub mod access;
 pub mod change;
 mod children;
 pub mod codec;
@@ -25,19 +26,21 @@ mod read;
 pub mod reader;
 mod record;
 mod ring;
+mod session;
 mod shared;
 pub mod slot;
 mod tree;
 pub mod types;
 mod write;
 
+pub use access::{AccessEntry, AccessList, Identity, Permissions};
 pub use change::{Answer, Applied, Cause, Change, Outcome, RangeAnswer, Refusal, TxnOutcome};
 pub use codec::Malformed;
 pub use command::Command;
 pub use cut::Cut;
 pub use keyspace::Keyspace;
 pub use node::{NodeOp, NodeView};
-pub use reader::{LeaseView, Reader};
+pub use reader::{LeaseView, Moment, Reader};
 pub use record::{Damaged, Record};
 pub use slot::Entry;
 pub use types::{End, LeaseId, Revision, Span, Stamp, WallMs};

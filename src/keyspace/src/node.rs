@@ -4,8 +4,10 @@
 //! then no range shows it, and it exists because of what lies beneath, or because someone asked for
 //! a directory.
 
+use crate::access::{AccessList, Permissions};
 use crate::change::Cause;
 use crate::slot::{Entry, Slot};
+pub use crate::tree::parent;
 use crate::types::{LeaseId, Revision, WallMs};
 use bytes::Bytes;
 use minicbor::{Decode, Encode};
@@ -74,6 +76,12 @@ pub enum NodeTest {
     /// beneath.
     #[n(5)]
     File,
+    /// It is there, and its access list permits this to whoever asks.
+    #[n(6)]
+    Allowed(#[n(0)] Permissions),
+    /// The same of the node above.
+    #[n(7)]
+    ParentAllowed(#[n(0)] Permissions),
 }
 
 /// What a [`NodeOp`] does once its tests hold.
@@ -103,8 +111,8 @@ pub enum Action {
     #[n(4)]
     SetAcl(
         #[n(0)]
-        #[cbor(with = "crate::codec::maybe_bytes")]
-        Option<Bytes>,
+        #[cbor(with = "crate::codec::maybe_shared")]
+        Option<AccessList>,
     ),
 }
 
@@ -127,10 +135,10 @@ pub struct NodeWrite {
     /// What kind of node it becomes if it is created.
     #[n(4)]
     pub kind: Kind,
-    /// The access list it gets if it is created.
+    /// The access list it gets if it is created; none opens it to everyone.
     #[n(5)]
-    #[cbor(with = "crate::codec::maybe_bytes")]
-    pub acl: Option<Bytes>,
+    #[cbor(with = "crate::codec::maybe_shared")]
+    pub acl: Option<AccessList>,
     /// Append a number to the path.
     #[n(6)]
     pub sequence: Option<Sequence>,
@@ -256,6 +264,9 @@ pub enum NodeRefusal {
     /// No such lease.
     #[error("lease {} not found", .0.0)]
     LeaseNotFound(LeaseId),
+    /// An access list does not permit it.
+    #[error("not permitted")]
+    Denied,
 }
 
 /// One node as it is at one revision.
@@ -283,8 +294,8 @@ pub struct NodeView {
     pub created_event: u64,
     /// The event that last changed it; 0 for none.
     pub modified_event: u64,
-    /// Who may do what, in whatever spelling it was given; none is everyone everything.
-    pub acl: Option<Bytes>,
+    /// Who may do what; none is everyone everything.
+    pub acl: Option<AccessList>,
     /// How often that was changed.
     pub acl_version: u32,
     /// What kind of node.
@@ -326,10 +337,16 @@ impl fmt::Debug for Name {
 /// a revision did to a key as a whole.
 #[derive(Clone, Debug)]
 pub struct Step {
+    /// The revision of it: one command can make several.
+    pub revision: Revision,
     /// Which node.
     pub name: Name,
     /// What happened to it.
     pub what: Happening,
+    /// Its access list; if it is gone, the one it had.
+    pub acl: Option<AccessList>,
+    /// The access list of the node above, where that has a child more or less now.
+    pub parent_acl: Option<AccessList>,
 }
 
 /// What can happen to a node. That a parent's children changed follows from `Created` and `Deleted`.

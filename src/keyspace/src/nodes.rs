@@ -1,6 +1,7 @@
 //! The writer's side of the path tree: what keys coming and going mean for the nodes above them, and
 //! the steps that address nodes themselves.
 
+use crate::access::{self, AccessList, Identity, Permissions};
 use crate::change::Cause;
 use crate::command::{Delete, Put};
 use crate::node::{
@@ -9,7 +10,7 @@ use crate::node::{
 };
 use crate::slot::{Entry, Slot};
 use crate::tree::{self, Node, ROOT};
-use crate::types::{End, LeaseId, Span, WallMs};
+use crate::types::{End, LeaseId, Revision, Span, WallMs};
 use crate::write::{Write, Writing};
 use bytes::Bytes;
 use std::ops::Bound;
@@ -34,12 +35,25 @@ impl Writing<'_> {
         if write.event == 0 {
             return before;
         }
-        let (previous, ends) = self.with_tree(|tree| {
+        let (previous, ends, acl) = self.with_tree(|tree| {
             let node = tree.get(write.key);
             let ends = node.is_some_and(|node| node.deadline.is_some());
-            (tree::event_node(before.clone(), node), ends)
+            let acl = tree.acl(write.key);
+            (tree::event_node(before.clone(), node), ends, acl)
         });
-        self.value_written(previous.is_some(), &after, false);
+        let name = Name::Key(KeyName(after.slot().clone()));
+        if previous.is_some() {
+            self.steps.push(Step {
+                revision: Revision(self.revision),
+                name,
+                what: Happening::Written,
+                acl,
+                parent_acl: None,
+            });
+        } else {
+            self.link(write.key, false);
+            self.step(name, Happening::Created);
+        }
         if ends && let Some(node) = self.record(write.key) {
             let deadline = next_deadline(&node, Deadline::Clear, self.wall);
             self.set_record(write.key, Some(Node { deadline, ..node }));
@@ -99,18 +113,6 @@ impl Writing<'_> {
         erased
     }
 
-    /// A value was written: the node above knows one child more if there was no node before.
-    fn value_written(&mut self, was_there: bool, after: &Entry, keep_parent: bool) {
-        let what = if was_there {
-            Happening::Written
-        } else {
-            self.link(after.key(), keep_parent);
-            Happening::Created
-        };
-        let name = Name::Key(KeyName(after.slot().clone()));
-        self.steps.push(Step { name, what });
-    }
-
     /// A value has gone: its node stays if something lies beneath or it was made a directory.
     fn value_gone(&mut self, before: &Entry) {
         let path = before.key();
@@ -127,10 +129,7 @@ impl Writing<'_> {
         };
         self.set_record(path, Some(node));
         let name = Name::Key(KeyName(before.slot().clone()));
-        self.steps.push(Step {
-            name,
-            what: Happening::Emptied,
-        });
+        self.step(name, Happening::Emptied);
     }
 
     /// Counts a node that comes to be as its parent's child; makes the parent if need be. With
@@ -144,7 +143,7 @@ impl Writing<'_> {
             (None, Some(entry)) => Node::new(entry.created().0, entry.born()),
             (None, None) => {
                 self.link(parent, keep);
-                self.step(parent, Happening::Created);
+                self.step(Name::Path(parent.into()), Happening::Created);
                 Node {
                     created_event: self.event,
                     modified_event: self.event,
@@ -161,10 +160,10 @@ impl Writing<'_> {
 
     /// Takes a node away that has neither value nor children; its parent may go with it.
     fn unlink(&mut self, path: &[u8]) {
+        self.step(Name::Path(path.into()), Happening::Deleted);
         if self.record(path).is_some() {
             self.set_record(path, None);
         }
-        self.step(path, Happening::Deleted);
         let parent = tree::parent(path).expect("the root always stays");
         let mut node = self.record(parent).expect("who has a child has a record");
         node.children = node
@@ -190,10 +189,23 @@ impl Writing<'_> {
         self.dirty = true;
     }
 
-    fn step(&mut self, path: &[u8], what: Happening) {
+    /// Notes what happens to a node, while its record and that of the node above are there.
+    fn step(&mut self, name: Name, what: Happening) {
+        let path = name.as_bytes();
+        let parent = match what {
+            Happening::Created | Happening::Deleted => tree::parent(path),
+            Happening::Written | Happening::Emptied => None,
+        };
+        let (acl, parent_acl) = self.with_tree(|tree| {
+            let parent_acl = parent.and_then(|parent| tree.acl(parent));
+            (tree.acl(path), parent_acl)
+        });
         self.steps.push(Step {
-            name: Name::Path(path.into()),
+            revision: Revision(self.revision),
+            name,
             what,
+            acl,
+            parent_acl,
         });
     }
 
@@ -247,8 +259,8 @@ impl Writing<'_> {
 
 /// Steps at nodes.
 impl Writing<'_> {
-    /// Does one step.
-    pub fn node(&mut self, op: &NodeOp) -> Refused<NodeAnswer> {
+    /// Does one step, on whose behalf; where access lists are not to be asked, on nobody's.
+    pub fn node(&mut self, op: &NodeOp, by: Option<&[Identity]>) -> Refused<NodeAnswer> {
         let path = self.resolve(op)?;
         if path == ROOT && !suits_root(&op.action) {
             return Err(NodeRefusal::BadPath);
@@ -264,7 +276,7 @@ impl Writing<'_> {
             self.check_parents(&path, parents)?;
         }
         for test in &op.tests {
-            self.check(&path, previous.as_ref(), test)?;
+            self.check(&path, previous.as_ref(), test, by)?;
         }
         if parents == Some(Parents::Required) {
             self.check_parent_unbound(&path)?;
@@ -349,9 +361,19 @@ impl Writing<'_> {
         NodeRefusal::Missing(Bytes::copy_from_slice(gone.unwrap_or(path)))
     }
 
-    fn check(&self, path: &[u8], node: Option<&NodeView>, test: &NodeTest) -> Refused<()> {
+    fn check(
+        &self,
+        path: &[u8],
+        node: Option<&NodeView>,
+        test: &NodeTest,
+        by: Option<&[Identity]>,
+    ) -> Refused<()> {
         let found = || node.ok_or_else(|| self.missing(path));
         let must = |holds: bool, refusal| if holds { Ok(()) } else { Err(refusal) };
+        let allowed = |acl: Option<&AccessList>, wanted: Permissions| {
+            let may = by.is_none_or(|by| access::allows(acl.map(|acl| &**acl), by, wanted));
+            must(may, NodeRefusal::Denied)
+        };
         match test {
             NodeTest::Exists => found().map(|_| ()),
             NodeTest::Missing => must(node.is_none(), NodeRefusal::Exists),
@@ -378,6 +400,12 @@ impl Writing<'_> {
                 node.is_none_or(|node| !node.directory),
                 NodeRefusal::Directory,
             ),
+            NodeTest::Allowed(wanted) => allowed(found()?.acl.as_ref(), *wanted),
+            NodeTest::ParentAllowed(wanted) => {
+                let parent = tree::parent(path).and_then(|parent| self.view(parent));
+                let parent = parent.ok_or(NodeRefusal::NoParent)?;
+                allowed(parent.acl.as_ref(), *wanted)
+            }
         }
     }
 
@@ -397,7 +425,12 @@ impl Writing<'_> {
             reborn: write.reborn,
         };
         let (_, after) = self.write(&put, Some(cause));
-        self.value_written(previous.is_some(), &after, true);
+        let what = if previous.is_some() {
+            Happening::Written
+        } else {
+            self.link(path, true);
+            Happening::Created
+        };
         let record = self.record(path);
         let is = record
             .clone()
@@ -405,12 +438,13 @@ impl Writing<'_> {
         let mut node = is.clone();
         if previous.is_none() {
             node.kind = write.kind;
-            node.acl = write.acl.as_deref().map(Bytes::copy_from_slice);
+            node.acl = write.acl.clone();
         }
         node.deadline = next_deadline(&node, write.deadline, self.wall);
         if node != is {
             self.set_record(path, Some(node));
         }
+        self.step(Name::Key(KeyName(after.slot().clone())), what);
         self.tell_write(cause, &after, previous, write.silent);
         Ok(())
     }
@@ -424,11 +458,11 @@ impl Writing<'_> {
             .filter(|slot| !slot.newest().is_tombstone());
         if let Some(slot) = &value {
             self.erase(slot, Cause::Delete, event);
-            self.step(path, Happening::Emptied);
+            self.step(Name::Path(path.into()), Happening::Emptied);
         }
         if previous.is_none() {
             self.link(path, true);
-            self.step(path, Happening::Created);
+            self.step(Name::Path(path.into()), Happening::Created);
         }
         let is_new = value.is_some() || previous.is_none();
         let record = self
@@ -515,7 +549,7 @@ impl Writing<'_> {
     fn set_acl(
         &mut self,
         path: &[u8],
-        acl: Option<Bytes>,
+        acl: Option<AccessList>,
         previous: Option<&NodeView>,
     ) -> Refused<()> {
         let Some(previous) = previous else {
@@ -524,7 +558,7 @@ impl Writing<'_> {
         let record = self.record(path);
         let record = record.unwrap_or_else(|| Node::new(previous.created.0, previous.born));
         let node = Node {
-            acl: acl.as_deref().map(Bytes::copy_from_slice),
+            acl,
             acl_version: record.acl_version.wrapping_add(1),
             ..record
         };

@@ -35,6 +35,8 @@ pub struct LeaseView {
     pub ttl_ms: u64,
     /// Remaining time at the last checkpoint, if there was one.
     pub remaining_ms: Option<u64>,
+    /// The connection that holds it, if it is a session.
+    pub attachment: Option<u64>,
 }
 
 impl LeaseView {
@@ -43,6 +45,7 @@ impl LeaseView {
             lease: id,
             ttl_ms: lease.ttl_ms,
             remaining_ms: lease.remaining_ms,
+            attachment: lease.session.as_ref().map(|held| held.attachment),
         }
     }
 }
@@ -164,29 +167,39 @@ impl Reader {
         Ok(changes)
     }
 
+    /// The path tree as it is now.
+    pub fn moment(&self) -> Moment {
+        let shared = self.current.load_full();
+        let (tree, revision) = tree_of(&shared);
+        Moment {
+            shared,
+            tree,
+            revision,
+        }
+    }
+
     /// A node of the path tree, and the revision of this view.
     pub fn node(&self, path: &[u8]) -> (Revision, Option<NodeView>) {
         let shared = self.current.load();
         loop {
-            let (tree, revision) = tree_of(&shared);
+            let tree = shared.tree.read();
+            let (record, revision) = (tree.nodes.get(path).cloned(), shared.revision());
+            drop(tree);
             let value = shared.find(path).and_then(|slot| slot.live_at(revision.0));
             if shared.compacted() <= revision {
-                return (revision, tree::view(value, tree.get(path)));
+                return (revision, tree::view(value, record.as_deref()));
             }
         }
     }
 
-    /// The names right beneath a node, in order, and the revision of this view; none where there is
-    /// no such node.
-    pub fn children(&self, path: &[u8]) -> (Revision, Option<Vec<Bytes>>) {
-        let shared = self.current.load();
+    /// A node and the names right beneath it, in order, and the revision of this view; none where
+    /// there is no such node.
+    pub fn children(&self, path: &[u8]) -> (Revision, Option<(NodeView, Vec<Bytes>)>) {
         loop {
-            let (tree, revision) = tree_of(&shared);
-            let value = shared.find(path).and_then(|slot| slot.live_at(revision.0));
-            let view = tree::view(value, tree.get(path));
-            let children = view.map(|_| children::list(&shared, &tree, revision, path));
-            if shared.compacted() <= revision {
-                return (revision, children);
+            let moment = self.moment();
+            let found = moment.node(path).map(|node| (node, moment.children(path)));
+            if moment.is_whole() {
+                return (moment.revision, found);
             }
         }
     }
@@ -221,16 +234,6 @@ impl Reader {
         let (start, end) = (tree::prefix(path), tree::beyond(path));
         let bounds = (Bound::Excluded(&start[..]), Bound::Excluded(&end[..]));
         restricted.contains(path) || restricted.range::<_, [u8]>(bounds).next().is_some()
-    }
-
-    /// Whether `password` is the lease's, so that whoever brings it may resume the session.
-    pub fn resumes(&self, lease: LeaseId, password: &[u8]) -> bool {
-        let shared = self.current.load();
-        let leases = shared.leases.read();
-        leases
-            .get(&lease)
-            .and_then(|lease| lease.password.as_deref())
-            == Some(password)
     }
 
     /// One lease.
@@ -280,6 +283,38 @@ impl Reader {
     /// every member where [`crate::Keyspace::tidy`] has nothing left to do.
     pub fn bytes_in_use(&self) -> u64 {
         self.current.load().bytes.load(Ordering::Relaxed)
+    }
+}
+
+/// The path tree at one moment, to be read a little later: taking one is cheap, whatever is then read
+/// of it.
+pub struct Moment {
+    shared: Arc<Shared>,
+    tree: Tree,
+    revision: Revision,
+}
+
+impl Moment {
+    /// Which one.
+    pub fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    /// A node.
+    pub fn node(&self, path: &[u8]) -> Option<NodeView> {
+        let slot = self.shared.find(path);
+        let value = slot.and_then(|slot| slot.live_at(self.revision.0));
+        tree::view(value, self.tree.get(path))
+    }
+
+    /// The names right beneath a node, in order.
+    pub fn children(&self, path: &[u8]) -> Vec<Bytes> {
+        children::list(&self.shared, &self.tree, self.revision, path)
+    }
+
+    /// Whether what was read so far was all there: a compaction overtakes a moment in the end.
+    pub fn is_whole(&self) -> bool {
+        self.shared.compacted() <= self.revision
     }
 }
 

@@ -5,19 +5,22 @@
 //! in every cut, so that what has gone since an older cut is not there in the newer: the head says
 //! how many records of each sort count.
 
+use crate::access::AccessList;
 use crate::change::Cause;
 use crate::command::Alarm;
 use crate::invariants;
+use crate::lease::{Held, Lease};
 use crate::node::{Event, EventNode, Kind, Name};
 use crate::slot::{Birth, Entry, FIGURE_MAX, Figures, SUB_MAX, Stored};
 use crate::tree::Node;
 use crate::types::{LeaseId, Revision, WallMs};
 use bytes::Bytes;
+use imbl::OrdSet;
 use minicbor::{Decode, Encode};
 use std::fmt;
 
 /// The layout that this code writes, and the newest that it reads.
-pub(crate) const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 2;
 /// Leases in one record.
 pub(crate) const LEASES_MAX: usize = 512;
 /// Nodes in one record.
@@ -144,8 +147,18 @@ pub(crate) struct LeaseRecord {
     #[n(2)]
     pub remaining_ms: Option<u64>,
     #[n(3)]
-    #[cbor(with = "crate::codec::maybe_bytes")]
-    pub password: Option<Bytes>,
+    pub session: Option<SessionRecord>,
+}
+
+#[derive(Clone, Debug, Encode, Decode)]
+pub(crate) struct SessionRecord {
+    #[n(0)]
+    #[cbor(with = "crate::codec::bytes")]
+    pub password: Bytes,
+    #[n(1)]
+    pub attachment: u64,
+    #[n(2)]
+    pub next: u64,
 }
 
 #[derive(Clone, Debug, Encode, Decode)]
@@ -179,14 +192,43 @@ pub(crate) struct NodeRecord {
     #[n(9)]
     pub modified_event: u64,
     #[n(10)]
-    #[cbor(with = "crate::codec::maybe_bytes")]
-    pub acl: Option<Bytes>,
+    #[cbor(with = "crate::codec::maybe_shared")]
+    pub acl: Option<AccessList>,
     #[n(11)]
     pub acl_version: u32,
     #[n(12)]
     pub kind: Kind,
     #[n(13)]
     pub deadline: Option<WallMs>,
+}
+
+impl LeaseRecord {
+    pub fn of(id: LeaseId, lease: &Lease) -> LeaseRecord {
+        LeaseRecord {
+            lease: id,
+            ttl_ms: lease.ttl_ms,
+            remaining_ms: lease.remaining_ms,
+            session: lease.session.as_ref().map(|held| SessionRecord {
+                password: held.password.clone(),
+                attachment: held.attachment,
+                next: held.next,
+            }),
+        }
+    }
+
+    /// The lease, without its keys.
+    pub fn into_lease(self) -> Lease {
+        Lease {
+            ttl_ms: self.ttl_ms,
+            remaining_ms: self.remaining_ms,
+            session: self.session.map(|found| Held {
+                password: found.password,
+                attachment: found.attachment,
+                next: found.next,
+            }),
+            keys: OrdSet::new(),
+        }
+    }
 }
 
 impl NodeRecord {

@@ -4,10 +4,10 @@
 //! directory, restricted, or bound to time. A leaf has none: its key says it all. Records of nodes
 //! without a value are what makes them exist.
 
+use crate::access::{AccessEntry, AccessList};
 use crate::node::{EventNode, Kind, NodeView};
 use crate::slot::Entry;
 use crate::types::{Revision, WallMs};
-use bytes::Bytes;
 use imbl::{OrdMap, OrdSet};
 use std::sync::Arc;
 
@@ -18,6 +18,8 @@ const COMPONENTS_MAX: usize = 128;
 
 /// What a record counts towards the bytes in use beside its path and access list.
 const NODE_BYTES: u64 = 192;
+/// What one line of an access list counts beside its text.
+const ACCESS_BYTES: u64 = 40;
 
 pub(crate) const ROOT: &[u8] = b"/";
 
@@ -50,7 +52,7 @@ fn is_text(bytes: &[u8]) -> bool {
 }
 
 /// The path above; none above the root.
-pub(crate) fn parent(path: &[u8]) -> Option<&[u8]> {
+pub fn parent(path: &[u8]) -> Option<&[u8]> {
     let slash = path.iter().rposition(|byte| *byte == b'/')?;
     match slash {
         _ if path.len() == 1 => None,
@@ -94,7 +96,7 @@ pub(crate) struct Node {
     pub born: WallMs,
     pub created_event: u64,
     pub modified_event: u64,
-    pub acl: Option<Bytes>,
+    pub acl: Option<AccessList>,
     pub acl_version: u32,
     pub kind: Kind,
     pub deadline: Option<WallMs>,
@@ -126,8 +128,11 @@ impl Node {
     }
 
     pub fn cost(&self, path: &[u8]) -> u64 {
-        let acl = self.acl.as_ref().map_or(0, |acl| acl.len());
-        NODE_BYTES + path.len() as u64 + acl as u64
+        let entries = self.acl.iter().flat_map(|acl| acl.iter());
+        let entry = |entry: &AccessEntry| {
+            ACCESS_BYTES + (entry.who.scheme.len() + entry.who.id.len()) as u64
+        };
+        NODE_BYTES + path.len() as u64 + entries.map(entry).sum::<u64>()
     }
 }
 
@@ -185,6 +190,14 @@ impl Tree {
             None => self.nodes.remove(path),
         };
         costs
+    }
+
+    /// A node's access list.
+    pub fn acl(&self, path: &[u8]) -> Option<AccessList> {
+        if self.restricted.is_empty() {
+            return None;
+        }
+        self.get(path)?.acl.clone()
     }
 
     /// Those whose time has come by `wall`, soonest first. One that only ends when idle is left out

@@ -7,15 +7,16 @@
 mod language;
 
 use goldenscript::{Argument, Command as Line, Context, Runner};
-use keyspace::command::{Alarm, AlarmChange, Grant, LeaseRemaining};
+use keyspace::command::{Alarm, AlarmChange, Attach, Grant, LeaseRemaining, Nodes, Session, Turn};
 use keyspace::node::{Event, EventNode, Kind, NodeAnswer};
 use keyspace::{
-    Answer, Applied, Change, Command, Entry, Keyspace, LeaseId, LeaseView, NodeView, Outcome,
-    RangeAnswer, Reader, Revision, Stamp, TxnOutcome, WallMs,
+    Answer, Applied, Change, Command, Entry, Identity, Keyspace, LeaseId, LeaseView, NodeView,
+    Outcome, RangeAnswer, Reader, Revision, Stamp, TxnOutcome, WallMs,
 };
 use std::error::Error;
 use std::fmt::Write;
 use std::str::FromStr;
+use std::sync::Arc;
 use test_each_file::test_each_path;
 
 test_each_path! { in "src/keyspace/tests/scripts" as script => run }
@@ -67,9 +68,10 @@ impl Story {
 /// Every node lists as many children as it counts, and each of them exists.
 fn check_tree(reader: &Reader, path: &[u8]) {
     let (_, view) = reader.node(path);
-    let (_, names) = reader.children(path);
-    let names = names.expect("a node can be listed");
-    assert_eq!(names.len(), view.expect("a child exists").children as usize);
+    let (_, found) = reader.children(path);
+    let (same, names) = found.expect("a node can be listed");
+    assert_eq!(names.len(), same.children as usize);
+    assert_eq!(format!("{view:?}"), format!("{:?}", Some(same)));
     for name in names {
         let above = if path == b"/" { b"" } else { path };
         check_tree(reader, &[above, b"/", &name].concat());
@@ -135,7 +137,7 @@ impl Story {
             "ls" => {
                 let path = args.next_pos().ok_or("a path is missing")?;
                 let (_, names) = reader.children(path.as_bytes());
-                names.map_or("no node\n".to_owned(), |names| {
+                names.map_or("no node\n".to_owned(), |(_, names)| {
                     let names: Vec<_> =
                         names.iter().map(|n| n.escape_ascii().to_string()).collect();
                     let names = if names.is_empty() {
@@ -155,11 +157,6 @@ impl Story {
             "restricted" => {
                 let path = args.next_pos().ok_or("a path is missing")?;
                 format!("{}\n", reader.is_restricted(path.as_bytes()))
-            }
-            "resumes" => {
-                let lease = LeaseId(number(args.next_pos())?);
-                let password = args.next_pos().ok_or("a password is missing")?;
-                format!("{}\n", reader.resumes(lease, password.as_bytes()))
             }
             "alarms" => format!("{:?}\n", reader.alarms()),
             "bytes" => format!("{}\n", reader.bytes_in_use()),
@@ -202,12 +199,35 @@ fn command(line: &Line) -> Result<Option<Command>, Box<dyn Error>> {
             Command::Txn(language::txn(&format!("then {op}"))?)
         }
         // Steps at nodes: see `language/nodes.rs`.
-        "nodes" => Command::Nodes(language::nodes::ops(args.next_pos().unwrap_or(""))?),
+        "nodes" => Command::Nodes(Nodes {
+            turn: match args.take_key("session") {
+                Some(session) => Some(Turn {
+                    lease: LeaseId(number(Some(session))?),
+                    attachment: number(args.take_key("via"))?,
+                    seq: number(args.take_key("seq"))?,
+                }),
+                None => None,
+            },
+            by: args.take_key("by").map(identities).transpose()?,
+            ops: language::nodes::ops(args.next_pos().unwrap_or(""))?,
+        }),
+        "attach" => Command::Attach(Attach {
+            lease: LeaseId(number(args.next_pos())?),
+            password: args.take_key("password").unwrap_or("").to_owned().into(),
+            attachment: number(args.take_key("via"))?,
+            ttl_ms: number(args.next_pos())?,
+        }),
         "compact" => Command::Compact(Revision(number(args.next_pos())?)),
         "grant" => Command::Grant(Grant {
             lease: LeaseId(number(args.next_pos())?),
             ttl_ms: number(args.next_pos())?,
-            password: args.take_key("password").map(|p| p.to_owned().into()),
+            session: match args.take_key("password") {
+                Some(password) => Some(Session {
+                    password: password.to_owned().into(),
+                    attachment: number(args.take_key("via").or(Some("0")))?,
+                }),
+                None => None,
+            },
         }),
         "revoke" => Command::Revoke(LeaseId(number(args.next_pos())?)),
         "expire" => {
@@ -236,6 +256,11 @@ fn command(line: &Line) -> Result<Option<Command>, Box<dyn Error>> {
     Ok(Some(command))
 }
 
+/// `digest:bob,ip:1.2.3.4`
+fn identities(text: &str) -> Result<Arc<[Identity]>, String> {
+    text.split(',').map(language::nodes::identity).collect()
+}
+
 fn number<T: FromStr<Err: Error + 'static>>(text: Option<&str>) -> Result<T, Box<dyn Error>> {
     Ok(text.ok_or("a number is missing")?.parse()?)
 }
@@ -250,7 +275,10 @@ fn show_lease(reader: &Reader, view: &LeaseView) -> String {
         .remaining_ms
         .map_or(String::new(), |ms| format!(" remaining_ms={ms}"));
     let (lease, ttl_ms, keys) = (view.lease.0, view.ttl_ms, keys.join(","));
-    format!("{lease} ttl_ms={ttl_ms}{remaining} keys={keys}\n")
+    let held = view
+        .attachment
+        .map_or(String::new(), |via| format!(" session via={via}"));
+    format!("{lease} ttl_ms={ttl_ms}{remaining}{held} keys={keys}\n")
 }
 
 fn show_applied(applied: &Applied) -> String {
@@ -268,7 +296,13 @@ fn show_applied(applied: &Applied) -> String {
         out += &format!("! {:?} {}", change.cause, show_change(change));
     }
     for step in &applied.steps {
-        out += &format!("~ {:?} {:?}\n", step.what, step.name);
+        out += &format!("~ {:?} {:?}", step.what, step.name);
+        for (whose, acl) in [("acl", &step.acl), ("parent's", &step.parent_acl)] {
+            if let Some(acl) = acl {
+                out += &format!(", {whose} {}", language::nodes::show_access(acl));
+            }
+        }
+        out += "\n";
     }
     out
 }
@@ -306,7 +340,7 @@ fn show_node(view: &NodeView) -> String {
         out += &format!(", until {}", deadline.0);
     }
     if let Some(acl) = &view.acl {
-        out += &format!(", acl {}", acl.escape_ascii());
+        out += &format!(", acl {}", language::nodes::show_access(acl));
     }
     if view.acl_version > 0 {
         out += &format!(", acl version {}", view.acl_version);

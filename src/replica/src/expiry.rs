@@ -128,14 +128,25 @@ impl Expiry {
         if clock.deadline_ms <= now_ms {
             return Renewal::Ending;
         }
-        let note_at_once = clock.noted;
-        self.start(now_ms, lease, clock.ttl_ms, None);
-        if note_at_once {
-            // What was written down is less than what is left now; a new leader must not use it.
-            self.note_at(now_ms, lease);
-        }
+        self.restart(now_ms, lease, clock);
         Renewal::Renewed {
             ttl_ms: clock.ttl_ms,
+        }
+    }
+
+    /// Starts a session's clock anew, as its client was heard of. One whose end was proposed goes on
+    /// only if that proposal is lost.
+    pub fn touched(&mut self, now_ms: u64, lease: LeaseId) {
+        if let Some(clock) = self.clocks.get(&lease).copied() {
+            self.restart(now_ms, lease, clock);
+        }
+    }
+
+    fn restart(&mut self, now_ms: u64, lease: LeaseId, clock: Clock) {
+        self.start(now_ms, lease, clock.ttl_ms, None);
+        if clock.noted {
+            // What was written down is less than what is left now; a new leader must not use it.
+            self.note_at(now_ms, lease);
         }
     }
 

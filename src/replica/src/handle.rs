@@ -52,28 +52,44 @@ impl Handle {
 
     /// Replicates commands together and in order, with nothing of others between them, and answers
     /// once all are applied here: one submission, one wake-up.
-    pub async fn propose_all(&self, commands: Vec<Command>) -> Result<Vec<Applied>, Unavailable> {
-        let steps = commands.into_iter().map(Step::Command).collect();
-        let outcomes = self.propose_steps(steps).await?;
-        let applied = outcomes.into_iter().filter_map(|outcome| match outcome {
-            StepOutcome::Applied(applied) => Some(applied),
-            StepOutcome::Roster(_) => None,
-        });
-        Ok(applied.collect())
+    ///
+    /// They are handed over at the call, so that calls take effect in their order; what is returned
+    /// only waits.
+    pub fn propose_all(
+        &self,
+        commands: Vec<Command>,
+    ) -> impl Future<Output = Result<Vec<Applied>, Unavailable>> + Send + use<> {
+        let outcomes = self.propose_steps(commands.into_iter().map(Step::Command).collect());
+        async move {
+            let applied = outcomes
+                .await?
+                .into_iter()
+                .filter_map(|outcome| match outcome {
+                    StepOutcome::Applied(applied) => Some(applied),
+                    StepOutcome::Roster(_) => None,
+                });
+            Ok(applied.collect())
+        }
     }
 
-    async fn propose_steps(&self, steps: Vec<Step>) -> Result<Vec<StepOutcome>, Unavailable> {
+    fn propose_steps(
+        &self,
+        steps: Vec<Step>,
+    ) -> impl Future<Output = Result<Vec<StepOutcome>, Unavailable>> + Send + use<> {
         let began = Instant::now();
         let (to, answer) = oneshot::channel();
         let submitted = self.submit(steps, to);
-        let outcome = match submitted {
-            Ok(()) => self.wait(answer, began).await,
-            Err(unavailable) => Err(unavailable),
-        };
-        if outcome.is_err() {
-            self.shared.stats.failed.add(1);
+        let handle = self.clone();
+        async move {
+            let outcome = match submitted {
+                Ok(()) => handle.wait(answer, began).await,
+                Err(unavailable) => Err(unavailable),
+            };
+            if outcome.is_err() {
+                handle.shared.stats.failed.add(1);
+            }
+            outcome
         }
-        outcome
     }
 
     fn submit(
@@ -415,6 +431,13 @@ impl Handle {
         answer.unwrap_or(Err(Unavailable::TimedOut))
     }
 
+    /// Notes that the client of a session is alive, which starts its time anew on the leader, soon.
+    /// Cheap enough for every request. Nobody answers: that the session is over shows when its end
+    /// is applied.
+    pub fn touch(&self, session: LeaseId) {
+        self.shared.touches.note(session);
+    }
+
     /// What is left of a lease's time in milliseconds, by the leader's clock.
     pub async fn lease_remaining(&self, lease: LeaseId) -> Result<Option<u64>, Unavailable> {
         let ask = async {
@@ -484,6 +507,18 @@ impl Handle {
                 Renewal::Ending => ended.await,
             }
         }
+    }
+
+    /// Starts the time of these anew, if this member leads; whether it does. Unlike a keep-alive it
+    /// promises nothing, so that nobody has to confirm who leads.
+    pub(crate) fn touch_leading(&self, leases: impl Iterator<Item = LeaseId>) -> bool {
+        let now_ms = self.shared.now_ms();
+        let mut clocks = self.shared.clocks.lock();
+        if !clocks.is_leading() {
+            return false;
+        }
+        leases.for_each(|lease| clocks.touched(now_ms, lease));
+        true
     }
 
     pub(crate) async fn remaining_leading(

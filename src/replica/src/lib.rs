@@ -26,7 +26,7 @@ pub use roster::Member;
 pub use shell::start::start;
 pub use transport::PeerService;
 
-use keyspace::{Change, Revision};
+use keyspace::{Applied, Command, Revision};
 use std::any::Any;
 use thiserror::Error;
 
@@ -121,17 +121,14 @@ pub enum MemberError {
     Unavailable(#[from] Unavailable),
 }
 
-/// Is told of every change, in order, on the applying thread, after readers can see it and before
-/// whoever asked is answered. Must not block.
+/// Is told of every command, in order, on the applying thread, after readers can see what it did and
+/// before whoever asked is answered. Must not block.
 pub trait ChangeSink: Send {
-    /// One command's changes; `revision` is the keyspace's after it. Where it is further on than
-    /// the changes account for, revisions were skipped, see [`ChangeSink::restored`].
-    fn publish(&mut self, revision: Revision, changes: &[Change]);
+    /// One command and what it did, which may be nothing.
+    fn publish(&mut self, command: &Command, applied: &Applied);
     /// A snapshot took the state's place, and revisions up to this one were skipped: what they
     /// changed is in the keyspace's history, as far as that reaches back.
-    fn restored(&mut self, revision: Revision) {
-        self.publish(revision, &[]);
-    }
+    fn restored(&mut self, revision: Revision);
 }
 
 /// Why a replica ended that nobody stopped. Nothing is acknowledged after it.

@@ -589,6 +589,11 @@ fn keep_clocks(clocks: &mut Expiry, done: &Done, clock: Clock) {
                 clocks.granted(clock.now_ms, grant.lease, grant.ttl_ms);
             }
         }
+        Command::Attach(attach) => {
+            if clocks.is_leading() {
+                clocks.granted(clock.now_ms, attach.lease, attach.ttl_ms);
+            }
+        }
         Command::Revoke(lease) => clocks.ended(*lease),
         Command::Expire(leases) => leases.iter().for_each(|lease| clocks.ended(*lease)),
         Command::Txn(_)

@@ -55,7 +55,7 @@ pub fn command(request: &Request, ttl_ms: u64) -> Command {
         Request::Grant(lease) => Command::Grant(Grant {
             lease: LeaseId(*lease),
             ttl_ms,
-            password: None,
+            session: None,
         }),
         Request::End(lease) => Command::Revoke(LeaseId(*lease)),
     }
@@ -128,7 +128,11 @@ fn refused(refusal: &Refusal) -> Reply {
         Refusal::LeaseExists(_) => Reply::LeaseExists,
         Refusal::Compacted { .. } => Reply::Compacted,
         Refusal::Future { .. } => Reply::Future,
-        Refusal::KeyNotFound | Refusal::Alarmed(_) | Refusal::Node { .. } => {
+        Refusal::KeyNotFound
+        | Refusal::Alarmed(_)
+        | Refusal::Moved
+        | Refusal::OutOfTurn
+        | Refusal::Node { .. } => {
             panic!("nothing here is refused for that: {refusal}")
         }
     }

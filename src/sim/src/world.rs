@@ -431,6 +431,7 @@ impl World {
             | Command::Compact(_)
             | Command::Checkpoint(_)
             | Command::Alarm(_)
+            | Command::Attach(_)
             | Command::Nodes(_) => {}
         }
         Ok(())

@@ -30,7 +30,7 @@ impl Ops {
         let grant = Grant {
             lease,
             ttl_ms: ttl.unsigned_abs() * 1000,
-            password: None,
+            session: None,
         };
         let accepted = self.gate.propose(&self.by, Command::Grant(grant)).await?;
         Ok(LeaseGrantResponse {

@@ -17,9 +17,10 @@ mod tests;
 
 pub use stream::{Delivery, WatchStream};
 
+use crate::nodes::NodeHub;
 use bytes::Bytes;
 use interval::{Intervals, Limit};
-use keyspace::{Change, End, Reader, Revision, Span};
+use keyspace::{Applied, Change, Command, End, Reader, Revision, Span};
 use parking_lot::{Mutex, RwLock};
 use replica::ChangeSink;
 use ring::Ring;
@@ -45,6 +46,7 @@ struct Shared {
     streams: AtomicU64,
     watchers: AtomicU64,
     slow: AtomicU64,
+    nodes: NodeHub,
 }
 
 /// How many there are of what, for metrics.
@@ -181,10 +183,16 @@ impl Hub {
         self.shared
             .published
             .fetch_max(reader.revision().0, Ordering::AcqRel);
+        self.shared.nodes.begin(reader);
     }
 
     pub(crate) fn stream(&self, reader: Reader) -> WatchStream {
         WatchStream::new(self.clone(), reader)
+    }
+
+    /// The hub of those who watch nodes.
+    pub fn nodes(&self) -> &NodeHub {
+        &self.shared.nodes
     }
 
     /// How many there are of what.
@@ -205,19 +213,35 @@ struct Sink {
 }
 
 impl ChangeSink for Sink {
-    fn publish(&mut self, revision: Revision, changes: &[Change]) {
+    fn publish(&mut self, command: &Command, applied: &Applied) {
+        self.publish_changes(applied);
+        let nodes = &self.hub.shared.nodes;
+        nodes.publish(command, applied, &mut self.wakers);
+        self.wakers.drain(..).for_each(Waker::wake);
+    }
+
+    fn restored(&mut self, revision: Revision) {
+        self.skip_to(revision.0);
+        let nodes = &self.hub.shared.nodes;
+        nodes.restored(revision, &mut self.wakers);
+        self.wakers.drain(..).for_each(Waker::wake);
+    }
+}
+
+impl Sink {
+    fn publish_changes(&mut self, applied: &Applied) {
         let shared = &*self.hub.shared;
+        let published = shared.published.load(Ordering::Acquire);
+        if applied.revision.0 <= published {
+            return;
+        }
         let index = shared.index.read();
-        let mut published = shared.published.load(Ordering::Acquire);
-        // A command may change several revisions: each expired lease ends at its own.
-        for step in changes.chunk_by(|a, b| a.entry.modified() == b.entry.modified()) {
+        // A command may change several revisions: each expired lease ends at its own. Some change
+        // no key.
+        let told = |change: &Change| change.entry.modified().0 <= published;
+        let news = &applied.changes[applied.changes.partition_point(told)..];
+        for step in news.chunk_by(|a, b| a.entry.modified() == b.entry.modified()) {
             let at = step[0].entry.modified().0;
-            if at <= published {
-                continue;
-            }
-            if at > published + 1 {
-                skip(shared, &index, published + 1, at - 1, &mut self.wakers);
-            }
             for change in step {
                 index.of(change.entry.key(), |it| self.wanted.push(it.clone()));
             }
@@ -229,21 +253,25 @@ impl ChangeSink for Sink {
                 self.wakers
                     .extend(watcher.inbox.note(watcher.serial, at, at));
             }
-            published = at;
         }
-        if revision.0 > published {
-            skip(shared, &index, published + 1, revision.0, &mut self.wakers);
-            published = revision.0;
-        }
-        shared.published.store(published, Ordering::Release);
-        drop(index);
-        self.wakers.drain(..).for_each(Waker::wake);
+        shared
+            .published
+            .store(applied.revision.0, Ordering::Release);
     }
-}
 
-/// Revisions passed without their changes coming by, as when a snapshot was installed: every
-/// watcher has to look for itself, in history.
-fn skip(shared: &Shared, index: &Index, from: u64, through: u64, wakers: &mut Vec<Waker>) {
-    shared.ring.write().restart(through + 1);
-    index.each(|watcher| wakers.extend(watcher.inbox.note(watcher.serial, from, through)));
+    /// Revisions pass without their changes coming by: every watcher has to look for itself, in
+    /// history.
+    fn skip_to(&mut self, through: u64) {
+        let shared = &*self.hub.shared;
+        let index = shared.index.read();
+        let from = shared.published.load(Ordering::Acquire) + 1;
+        if through >= from {
+            shared.ring.write().restart(through + 1);
+            index.each(|watcher| {
+                self.wakers
+                    .extend(watcher.inbox.note(watcher.serial, from, through));
+            });
+            shared.published.store(through, Ordering::Release);
+        }
+    }
 }

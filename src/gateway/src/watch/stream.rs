@@ -274,6 +274,8 @@ fn read_history(reader: &Reader, span: &Span, from: u64, through: u64) -> Result
             | Refusal::KeyNotFound
             | Refusal::LeaseNotFound(_)
             | Refusal::LeaseExists(_)
+            | Refusal::Moved
+            | Refusal::OutOfTurn
             | Refusal::Alarmed(_)
             | Refusal::Node { .. },
         ) => Ok(Found {

@@ -1,8 +1,11 @@
 //! The hub over a real keyspace, without replication.
 
 use super::{Delivery, Hub, WatchStream, ring};
-use keyspace::command::{Delete, Op, Put, Txn};
-use keyspace::{Change, Command, End, Keyspace, LeaseId, Revision, Span, Stamp};
+use keyspace::command::{Delete, Nodes, Op, Put, Txn};
+use keyspace::node::{Action, Deadline};
+use keyspace::{
+    Applied, Cause, Change, Command, End, Keyspace, LeaseId, NodeOp, Revision, Span, Stamp,
+};
 use proptest::prelude::*;
 use replica::ChangeSink;
 use std::sync::Arc;
@@ -30,20 +33,20 @@ impl World {
         }
     }
 
-    fn apply(&mut self, command: &Command) -> (Revision, Vec<Change>) {
+    /// As readers see it, but not published yet.
+    fn apply(&mut self, command: &Command) -> Applied {
         self.index += 1;
         let stamp = Stamp {
             index: self.index,
             ..Stamp::default()
         };
-        let applied = self.keyspace.apply(stamp, command);
-        (applied.revision, applied.changes)
+        self.keyspace.apply(stamp, command)
     }
 
     fn run(&mut self, command: &Command) -> Revision {
-        let (revision, changes) = self.apply(command);
-        self.sink.publish(revision, &changes);
-        revision
+        let applied = self.apply(command);
+        self.sink.publish(command, &applied);
+        applied.revision
     }
 
     fn put(&mut self, key: &str) -> Revision {
@@ -240,20 +243,21 @@ fn progress_never_overtakes_events() {
     drain(&mut stream);
     assert_eq!(stream.progress(), Some(Revision(2)));
 
-    // Applied, and seen by readers, but not published yet.
-    let (revision, changes) = world.apply(&txn(vec![put("a")]));
+    let command = txn(vec![put("a")]);
+    let applied = world.apply(&command);
     assert_eq!(stream.progress(), Some(Revision(2)));
-    world.sink.publish(revision, &changes);
+    world.sink.publish(&command, &applied);
     assert_eq!(stream.progress(), None);
 }
 
 #[test]
 fn what_readers_see_before_it_is_published_is_no_news_to_a_new_watcher() {
     let mut world = World::new();
-    let (revision, changes) = world.apply(&txn(vec![put("a")]));
+    let command = txn(vec![put("a")]);
+    let applied = world.apply(&command);
     let mut stream = world.stream();
-    assert_eq!(stream.add(1, Span::all(), None), revision);
-    world.sink.publish(revision, &changes);
+    assert_eq!(stream.add(1, Span::all(), None), applied.revision);
+    world.sink.publish(&command, &applied);
     assert!(drain(&mut stream).is_empty());
     world.put("a");
     assert_eq!(drain(&mut stream), ["1: a@3"]);
@@ -267,13 +271,38 @@ fn revisions_that_never_came_by_are_looked_up() {
     stream.add(1, Span::single("a"), None);
     world.put("a");
     world.apply(&txn(vec![put("a")]));
-    world.apply(&txn(vec![put("b")]));
+    let applied = world.apply(&txn(vec![put("b")]));
+    world.sink.restored(applied.revision);
     world.put("a");
     assert_eq!(drain(&mut stream).join(" "), "1: a@2 a@3 a@5");
-    let (revision, _) = world.apply(&txn(vec![put("a")]));
-    world.sink.publish(revision, &[]);
+    let applied = world.apply(&txn(vec![put("a")]));
+    world.sink.restored(applied.revision);
     assert_eq!(drain(&mut stream), ["1: a@6"]);
     assert_eq!(stream.progress(), Some(Revision(6)));
+}
+
+/// As by the making of a directory.
+#[test]
+fn revisions_that_change_no_key_are_progress() {
+    let mut world = World::new();
+    let mut stream = world.stream();
+    stream.add(1, Span::single("a"), None);
+    let make = NodeOp {
+        path: "/d".into(),
+        tests: Vec::new(),
+        action: Action::MakeDirectory {
+            deadline: Deadline::Clear,
+        },
+        cause: Cause::Create,
+    };
+    let nodes = Nodes {
+        ops: vec![make],
+        ..Nodes::default()
+    };
+    assert_eq!(world.run(&Command::Nodes(nodes)), Revision(2));
+    assert_eq!(stream.progress(), Some(Revision(2)));
+    world.put("a");
+    assert_eq!(drain(&mut stream), ["1: a@3"]);
 }
 
 #[test]
@@ -335,9 +364,10 @@ proptest! {
                     let ops = writes.iter().map(|&(n, put_it)| {
                         if put_it { put(&key(n)) } else { delete(&key(n)) }
                     });
-                    let (revision, changes) = world.apply(&txn(ops.collect()));
-                    world.sink.publish(revision, &changes);
-                    all.extend(changes);
+                    let command = txn(ops.collect());
+                    let applied = world.apply(&command);
+                    world.sink.publish(&command, &applied);
+                    all.extend(applied.changes);
                 }
                 Step::Watch { from, to, start } => {
                     let end = to.map_or(End::Single, |to| match to {

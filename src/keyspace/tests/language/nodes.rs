@@ -2,14 +2,15 @@
 //!
 //! ```text
 //! write /a 1 missing; write /a/b- x seq=creates; write /a keep deadline=50 exists silent
-//! mkdir /d; remove /a version=2; remove /d recursive; acl /a secret; check /a version=1
+//! mkdir /d; remove /a version=2; remove /d recursive; acl /a open; check /a version=1
+//! write /p 1 acl=digest:bob:rw,world:anyone:r; write /p 2 may=w; write /p/c 3 parentmay=c
 //! ```
 //!
 //! Parents are required unless `made` is said.
 
 use keyspace::change::Cause;
 use keyspace::node::{Action, Deadline, Kind, NodeOp, NodeTest, NodeWrite, Parents, Sequence};
-use keyspace::{LeaseId, WallMs};
+use keyspace::{AccessEntry, AccessList, Identity, LeaseId, Permissions, WallMs};
 
 type Parsed<T> = Result<T, String>;
 
@@ -36,8 +37,7 @@ fn op(text: &str) -> Parsed<NodeOp> {
         "remove" => (Action::Remove { recursive: false }, Cause::Delete),
         "acl" => {
             let acl = words.next().ok_or("a list is missing")?;
-            let acl = Some(acl.to_owned().into()).filter(|_| acl != "open");
-            (Action::SetAcl(acl), Cause::Set)
+            (Action::SetAcl(access_list(acl)?), Cause::Set)
         }
         other => return Err(format!("not a step: {other}")),
     };
@@ -78,6 +78,8 @@ fn test(tests: &mut Vec<NodeTest>, name: &str, given: &str) -> Parsed<bool> {
         "exists" => NodeTest::Exists,
         "missing" => NodeTest::Missing,
         "file" => NodeTest::File,
+        "may" => NodeTest::Allowed(permissions(given)?),
+        "parentmay" => NodeTest::ParentAllowed(permissions(given)?),
         "version" => NodeTest::Version(number(given)?),
         "aclversion" => NodeTest::AclVersion(number(given)?),
         "same" => {
@@ -115,7 +117,7 @@ fn detail(op: &mut NodeOp, name: &str, given: &str) -> Parsed<bool> {
         (Action::MakeDirectory { deadline }, "deadline") => *deadline = until?,
         (Action::Write(write), "deadline") => write.deadline = until?,
         (Action::Write(write), "lease") => write.lease = Some(LeaseId(number(given)?)),
-        (Action::Write(write), "acl") => write.acl = Some(given.to_owned().into()),
+        (Action::Write(write), "acl") => write.acl = access_list(given)?,
         (Action::Write(write), "container") => write.kind = Kind::Container,
         (Action::Write(write), "idle") => {
             write.kind = Kind::Idle {
@@ -135,6 +137,54 @@ fn detail(op: &mut NodeOp, name: &str, given: &str) -> Parsed<bool> {
         _ => return Ok(false),
     }
     Ok(true)
+}
+
+/// Lines of an access list, separated by commas.
+fn access_list(text: &str) -> Parsed<Option<AccessList>> {
+    if text == "open" {
+        return Ok(None);
+    }
+    let entry = |line: &str| {
+        let (who, may) = line.rsplit_once(':').ok_or("no permissions")?;
+        let permissions = permissions(may)?;
+        let who = identity(who)?;
+        Ok(AccessEntry { permissions, who })
+    };
+    let entries: Parsed<Vec<_>> = text.split(',').map(entry).collect();
+    Ok(Some(entries?.into()))
+}
+
+/// `scheme:id`.
+pub fn identity(text: &str) -> Parsed<Identity> {
+    let (scheme, id) = text.split_once(':').ok_or("no scheme")?;
+    Ok(Identity::new(scheme, id))
+}
+
+const PERMISSIONS: [(char, Permissions); 5] = [
+    ('r', Permissions::READ),
+    ('w', Permissions::WRITE),
+    ('c', Permissions::CREATE),
+    ('d', Permissions::DELETE),
+    ('a', Permissions::ADMIN),
+];
+
+fn permissions(text: &str) -> Parsed<Permissions> {
+    text.chars().try_fold(Permissions(0), |all, letter| {
+        let known = PERMISSIONS.iter().find(|(known, _)| *known == letter);
+        let (_, permission) = known.ok_or(format!("no permission: {letter}"))?;
+        Ok(all | *permission)
+    })
+}
+
+pub fn show_access(list: &AccessList) -> String {
+    let entry = |entry: &AccessEntry| {
+        let held = PERMISSIONS
+            .iter()
+            .filter(|(_, one)| entry.permissions.meets(*one));
+        let letters: String = held.map(|(letter, _)| letter).collect();
+        format!("{}:{}:{letters}", entry.who.scheme, entry.who.id)
+    };
+    list.iter().map(entry).collect::<Vec<_>>().join(",")
 }
 
 fn number<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Parsed<T> {

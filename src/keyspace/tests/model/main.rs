@@ -6,7 +6,7 @@ mod nodes;
 
 use keyspace::command::{
     Alarm, AlarmChange, Command, Delete, Filter, Grant, Guard, LeaseRemaining, Op, Put, Range,
-    Relation, Sort, SortBy, Test, Txn,
+    Relation, Session, Sort, SortBy, Test, Txn,
 };
 use keyspace::{End, Keyspace, LeaseId, Record, Revision, Span, Stamp, WallMs};
 use naive::{Naive, PlainRange, plain_applied, plain_changes, plain_txn};
@@ -169,7 +169,10 @@ fn command() -> impl Strategy<Value = Command> {
     let grant = (lease(), 1u64..9).prop_map(|(lease, ttl_ms)| Grant {
         lease,
         ttl_ms,
-        password: (ttl_ms > 4).then(|| "secret".into()),
+        session: (ttl_ms > 4).then(|| Session {
+            password: "secret".into(),
+            attachment: ttl_ms,
+        }),
     });
     let remaining = (lease(), 0u64..9).prop_map(|(lease, remaining_ms)| LeaseRemaining {
         lease,

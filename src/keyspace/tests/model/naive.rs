@@ -206,7 +206,7 @@ impl Naive {
                 }
                 Ok(PlainOutcome::Done)
             }
-            Command::Nodes(_) => unreachable!("tested apart"),
+            Command::Nodes(_) | Command::Attach(_) => unreachable!("tested apart"),
             Command::Alarm(change) => {
                 let standing = (change.member, change.alarm);
                 if change.raised {

@@ -4,12 +4,15 @@
 
 use crate::{cases, key, span};
 use keyspace::change::Cause;
-use keyspace::command::{Delete, Grant, Op, Put, Txn};
+use keyspace::command::{Attach, Delete, Grant, Nodes, Op, Put, Session, Turn, Txn};
 use keyspace::node::{Action, Deadline, Kind, NodeOp, NodeTest, NodeWrite, Parents, Sequence};
-use keyspace::{Command, Keyspace, LeaseId, Outcome, Reader, Revision, Stamp, WallMs};
+use keyspace::{
+    AccessEntry, AccessList, Command, Identity, Keyspace, LeaseId, Outcome, Permissions, Reader,
+    Refusal, Revision, Stamp, WallMs,
+};
 use proptest::prelude::*;
 use proptest::sample::select;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 fn path() -> impl Strategy<Value = bytes::Bytes> {
     let paths = vec![
@@ -23,6 +26,8 @@ fn test() -> impl Strategy<Value = NodeTest> {
         Just(NodeTest::Exists),
         Just(NodeTest::Missing),
         Just(NodeTest::File),
+        permissions().prop_map(NodeTest::Allowed),
+        permissions().prop_map(NodeTest::ParentAllowed),
         (1u64..3).prop_map(NodeTest::Version),
         (0u32..2).prop_map(NodeTest::AclVersion),
         (0u64..20).prop_map(|event| NodeTest::Same {
@@ -30,6 +35,51 @@ fn test() -> impl Strategy<Value = NodeTest> {
             event: Some(event).filter(|event| *event > 10),
         }),
     ]
+}
+
+fn permissions() -> impl Strategy<Value = Permissions> {
+    select(vec![Permissions::READ, Permissions::CREATE])
+}
+
+fn caller() -> impl Strategy<Value = Identity> {
+    select(vec!["ann", "bob"]).prop_map(|id| Identity::new("digest", id))
+}
+
+fn access_list() -> impl Strategy<Value = Option<AccessList>> {
+    let entry =
+        (permissions(), caller()).prop_map(|(permissions, who)| AccessEntry { permissions, who });
+    let entries = prop::collection::vec(entry, 0..3);
+    prop::option::weighted(0.5, entries.prop_map(AccessList::from))
+}
+
+fn turn() -> impl Strategy<Value = Turn> {
+    (session(), 0u64..2, 0u64..3).prop_map(|(lease, attachment, seq)| Turn {
+        lease,
+        attachment,
+        seq,
+    })
+}
+
+fn session() -> impl Strategy<Value = LeaseId> {
+    (1i64..3).prop_map(LeaseId)
+}
+
+fn password() -> impl Strategy<Value = bytes::Bytes> {
+    select(vec!["right", "right", "right", "wrong"]).prop_map(bytes::Bytes::from)
+}
+
+fn nodes() -> impl Strategy<Value = Nodes> {
+    let by = prop::collection::vec(caller(), 0..2);
+    (
+        prop::option::of(turn()),
+        prop::option::of(by),
+        prop::collection::vec(node_op(), 1..4),
+    )
+        .prop_map(|(turn, by, ops)| Nodes {
+            turn,
+            by: by.map(Into::into),
+            ops,
+        })
 }
 
 fn deadline() -> impl Strategy<Value = Deadline> {
@@ -60,7 +110,7 @@ fn write() -> impl Strategy<Value = NodeWrite> {
         Some(LeaseId(1)),
         Some(LeaseId(2)),
     ]);
-    let flags = (any::<bool>(), any::<bool>(), any::<bool>());
+    let flags = (any::<bool>(), any::<bool>(), access_list());
     (flags, kind, sequence, parents, lease, deadline()).prop_map(
         |((keep, reborn, acl), kind, sequence, parents, lease, deadline)| NodeWrite {
             value: (!keep).then(|| "v".into()),
@@ -68,7 +118,7 @@ fn write() -> impl Strategy<Value = NodeWrite> {
             lease,
             deadline,
             kind,
-            acl: (acl && reborn).then(|| "who".into()),
+            acl: acl.filter(|_| reborn),
             sequence,
             parents,
             reborn,
@@ -83,7 +133,7 @@ fn node_op() -> impl Strategy<Value = NodeOp> {
         1 => Just(Action::Check),
         2 => deadline().prop_map(|deadline| Action::MakeDirectory { deadline }),
         3 => any::<bool>().prop_map(|recursive| Action::Remove { recursive }),
-        1 => any::<bool>().prop_map(|open| Action::SetAcl((!open).then(|| "who".into()))),
+        1 => access_list().prop_map(Action::SetAcl),
     ];
     (path(), prop::collection::vec(test(), 0..2), action).prop_map(|(path, tests, action)| NodeOp {
         path,
@@ -110,29 +160,102 @@ fn command() -> impl Strategy<Value = Command> {
         })
     });
     let txn = prop::collection::vec(prop_oneof![3 => put, 1 => delete], 1..4);
-    let grant = (1i64..3).prop_map(|lease| {
+    let opening = (password(), 0u64..2).prop_map(|(password, attachment)| Session {
+        password,
+        attachment,
+    });
+    let grant = (session(), prop::option::weighted(0.8, opening)).prop_map(|(lease, session)| {
         Command::Grant(Grant {
-            lease: LeaseId(lease),
+            lease,
             ttl_ms: 1,
-            password: None,
+            session,
+        })
+    });
+    let attach = (session(), password(), 0u64..2).prop_map(|(lease, password, attachment)| {
+        Command::Attach(Attach {
+            lease,
+            password,
+            attachment,
+            ttl_ms: 1,
         })
     });
     prop_oneof![
-        4 => prop::collection::vec(node_op(), 1..4).prop_map(Command::Nodes),
+        6 => nodes().prop_map(Command::Nodes),
+        1 => attach,
         4 => txn.prop_map(|then| Command::Txn(Txn { then, ..Txn::default() })),
-        1 => grant,
+        2 => grant,
         1 => (1i64..3).prop_map(|lease| Command::Revoke(LeaseId(lease))),
         1 => (0i64..3).prop_map(|lease| Command::Expire(vec![LeaseId(lease)])),
         1 => (0u64..30).prop_map(|revision| Command::Compact(Revision(revision))),
     ]
 }
 
+/// Who holds which session, with which password, and whose turn it is: said as simply as possible.
+#[derive(Default)]
+struct Sessions(BTreeMap<LeaseId, (bytes::Bytes, u64, u64)>);
+
+impl Sessions {
+    /// What a turn comes to.
+    fn take_turn(&mut self, turn: Turn) -> Result<(), Refusal> {
+        match self.0.get_mut(&turn.lease) {
+            None => Err(Refusal::LeaseNotFound(turn.lease)),
+            Some((_, attachment, _)) if *attachment != turn.attachment => Err(Refusal::Moved),
+            Some((_, _, next)) if *next != turn.seq => Err(Refusal::OutOfTurn),
+            Some((_, _, next)) => {
+                *next += 1;
+                Ok(())
+            }
+        }
+    }
+
+    /// What a command must have come to, as far as sessions go.
+    fn apply(&mut self, command: &Command, outcome: &Result<Outcome, Refusal>) {
+        match command {
+            Command::Nodes(nodes) => {
+                let Some(turn) = nodes.turn else { return };
+                let refused = outcome.clone().err();
+                match self.take_turn(turn) {
+                    Err(refusal) => assert_eq!(refused, Some(refusal)),
+                    Ok(()) => assert!(
+                        !matches!(refused, Some(Refusal::Moved | Refusal::OutOfTurn)),
+                        "{refused:?}"
+                    ),
+                }
+            }
+            Command::Grant(grant) => {
+                let opened = grant.session.as_ref().filter(|_| outcome.is_ok());
+                let held = opened.map(|it| (it.password.clone(), it.attachment, 0));
+                self.0.extend(held.map(|held| (grant.lease, held)));
+            }
+            Command::Attach(attach) => {
+                let held = self.0.get_mut(&attach.lease);
+                let held = held.filter(|held| held.0 == attach.password);
+                assert_eq!(outcome.is_ok(), held.is_some());
+                if let Some(held) = held {
+                    (held.1, held.2) = (attach.attachment, 0);
+                }
+            }
+            Command::Revoke(lease) => drop(self.0.remove(lease)),
+            Command::Expire(leases) => leases.iter().for_each(|lease| {
+                self.0.remove(lease);
+            }),
+            Command::Txn(_) | Command::Compact(_) | Command::Checkpoint(_) | Command::Alarm(_) => {}
+        }
+    }
+}
+
+/// A command whose refusal leaves no trace: a session's write has had its turn.
+fn leaves_no_trace(command: &Command, refusal: &Refusal) -> bool {
+    match (command, refusal) {
+        (Command::Nodes(nodes), Refusal::Node { .. }) => nodes.turn.is_none(),
+        _ => true,
+    }
+}
+
 /// Walks the tree from a node down; gathers every path.
 fn walk(reader: &Reader, path: &[u8], found: &mut BTreeSet<Vec<u8>>) {
-    let (_, view) = reader.node(path);
-    let view = view.expect("what its parent lists exists");
-    let (_, names) = reader.children(path);
-    let names = names.expect("what exists can be listed");
+    let (_, listed) = reader.children(path);
+    let (view, names) = listed.expect("what its parent lists exists");
     assert_eq!(
         names.len(),
         view.children as usize,
@@ -167,6 +290,7 @@ proptest! {
     #[test]
     fn nodes_keep_their_word(commands in prop::collection::vec(command(), 1..40)) {
         let mut keyspace = Keyspace::new();
+        let mut sessions = Sessions::default();
         for (index, command) in (1..).zip(&commands) {
             prop_assert_eq!(&Command::decode(&command.encode()).expect("it decodes"), command);
             let reader = keyspace.reader();
@@ -174,10 +298,21 @@ proptest! {
             // Time stands still, so that a refusal has no way to show in the digest.
             let stamp = Stamp { index, wall: WallMs(40) };
             let applied = keyspace.apply(stamp, command);
-            if let (Err(_), true) = (&applied.outcome, index > 1) {
+            sessions.apply(command, &applied.outcome);
+            if let Err(refusal) = &applied.outcome
+                && index > 1
+            {
                 let after = (keyspace.digest(), reader.bytes_in_use(), reader.event());
-                prop_assert_eq!(after, before);
+                prop_assert_eq!((after.1, after.2), (before.1, before.2));
+                prop_assert_eq!(after.0 == before.0, leaves_no_trace(command, refusal));
             }
+            let held: BTreeMap<_, _> = reader
+                .leases()
+                .iter()
+                .filter_map(|view| Some((view.lease, view.attachment?)))
+                .collect();
+            let expected = sessions.0.iter().map(|(lease, held)| (*lease, held.1));
+            prop_assert_eq!(held, expected.collect());
             if let Ok(Outcome::Nodes(answers)) = &applied.outcome {
                 let last = answers.last().expect("there was a step");
                 let (_, now) = reader.node(&last.path);

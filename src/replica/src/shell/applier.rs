@@ -7,8 +7,9 @@ use crate::ChangeSink;
 use crate::entry::Step;
 use crate::machine::{Content, Effect, Machine, Observer, StepOutcome};
 use crate::proposals::{Committed, Waiters};
-use keyspace::command::{Op, Txn};
-use keyspace::{Applied, Command, End, Revision};
+use keyspace::command::{Nodes, Op, Txn};
+use keyspace::node::Action;
+use keyspace::{Applied, Command, End, NodeOp, Revision};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -196,9 +197,7 @@ impl Applier {
 
 impl Observer for Watch {
     fn applied(&mut self, command: &Command, applied: &Applied) {
-        if !applied.changes.is_empty() {
-            self.sink.publish(applied.revision, &applied.changes);
-        }
+        self.sink.publish(command, applied);
         if applied.outcome.is_ok() {
             self.keep_clocks(command);
         }
@@ -215,6 +214,13 @@ impl Watch {
                 let mut clocks = shared.clocks.lock();
                 if clocks.is_leading() {
                     clocks.granted(now_ms, grant.lease, grant.ttl_ms);
+                }
+            }
+            Command::Attach(attach) => {
+                let now_ms = shared.now_ms();
+                let mut clocks = shared.clocks.lock();
+                if clocks.is_leading() {
+                    clocks.granted(now_ms, attach.lease, attach.ttl_ms);
                 }
             }
             Command::Revoke(lease) => {
@@ -263,19 +269,27 @@ pub fn is_light(committed: &Committed<Reply>) -> bool {
             batch.steps.len() <= INLINE_STEPS_MAX
                 && batch.steps.iter().all(|step| match step {
                     Step::Command(Command::Txn(txn)) => is_light_txn(txn),
-                    Step::Command(Command::Grant(_)) => true,
+                    Step::Command(Command::Nodes(nodes)) => are_light_nodes(nodes),
+                    Step::Command(Command::Grant(_) | Command::Attach(_)) => true,
                     Step::Command(
                         Command::Compact(_)
                         | Command::Revoke(_)
                         | Command::Expire(_)
                         | Command::Checkpoint(_)
-                        | Command::Alarm(_)
-                        | Command::Nodes(_),
+                        | Command::Alarm(_),
                     )
                     | Step::Describe(_) => false,
                 })
         }
     }
+}
+
+fn are_light_nodes(nodes: &Nodes) -> bool {
+    let light = |op: &NodeOp| match op.action {
+        Action::Remove { recursive } => !recursive,
+        Action::Check | Action::Write(_) | Action::MakeDirectory { .. } | Action::SetAcl(_) => true,
+    };
+    nodes.ops.len() <= INLINE_STEPS_MAX && nodes.ops.iter().all(light)
 }
 
 fn is_light_txn(txn: &Txn) -> bool {

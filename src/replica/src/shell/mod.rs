@@ -6,14 +6,15 @@
 //! - the *apply thread* ([`applier`]) applies what is committed, so that a huge delete does not stop
 //!   heartbeats; small batches are applied by the raft thread itself while it has nothing to do.
 //! - the *checkpoint thread* ([`checkpointer`]) writes images and increments, and reads snapshots.
-//! - tokio tasks: one for each peer ([`crate::transport`]), one for lease clocks, one that publishes
-//!   this member's name.
+//! - tokio tasks: one for each peer ([`crate::transport`]), one that tells the leader which clients
+//!   are alive ([`touches`]), one that publishes this member's name.
 
 pub mod applier;
 pub mod checkpointer;
 pub mod inbox;
 pub mod raft_thread;
 pub mod start;
+pub mod touches;
 
 use crate::config::Config;
 use crate::expiry::Expiry;
@@ -35,6 +36,7 @@ use std::sync::mpsc::Sender;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use store::ImageSink;
 use tokio::sync::{Notify, oneshot, watch};
+use touches::Touches;
 
 /// Proposals of this member that are not answered yet. etcd refuses once 5,000 entries wait to be
 /// applied; here one entry carries many commands, so commands are counted.
@@ -67,6 +69,7 @@ pub struct Shared {
     pub leader_since: Mutex<Option<Instant>>,
     pub clocks: Mutex<Expiry>,
     pub lease_ended: Notify,
+    pub touches: Touches,
     /// Reads that are possible once an entry is applied.
     pub reads: Mutex<Vec<(u64, Vec<ReadReply>)>>,
     pub in_flight: Arc<InFlight>,

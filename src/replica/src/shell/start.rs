@@ -350,6 +350,7 @@ fn run(
         leader_since: Mutex::new(None),
         clocks: Mutex::new(Expiry::default()),
         lease_ended: tokio::sync::Notify::new(),
+        touches: super::touches::Touches::default(),
         reads: Mutex::new(Vec::new()),
         in_flight: Arc::default(),
         apply_jobs,
@@ -376,6 +377,7 @@ fn run(
     })?;
     let handle = Handle::new(shared);
     tokio::spawn(publish(handle.clone()));
+    tokio::spawn(super::touches::forward(handle.clone()));
     Ok(handle)
 }
 

@@ -9,7 +9,8 @@ use keyspace::LeaseId;
 use proto::peer::peer_server::{Peer, PeerServer};
 use proto::peer::{
     Closed, Envelope, LeaseAnswer, LeaseCall, Member, MembersAnswer, MembersCall, PingCall, Pong,
-    PromoteAnswer, PromoteCall, PromoteResult, SnapshotChunk, SnapshotResult,
+    PromoteAnswer, PromoteCall, PromoteResult, SnapshotChunk, SnapshotResult, TouchAnswer,
+    TouchCall,
 };
 use std::sync::Arc;
 use store::Record;
@@ -158,6 +159,15 @@ impl Peer for PeerService {
                 ..LeaseAnswer::default()
             },
         }))
+    }
+
+    async fn touch(&self, request: Request<TouchCall>) -> Result<Response<TouchAnswer>, Status> {
+        let call = request.into_inner();
+        self.check_cluster(call.cluster)?;
+        let led = self
+            .handle
+            .touch_leading(call.leases.into_iter().map(LeaseId));
+        Ok(Response::new(TouchAnswer { not_leader: !led }))
     }
 
     async fn remaining(

@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 use keyspace::command::{Grant, Op, Put, Range, Txn};
-use keyspace::{Change, Command, LeaseId, Revision, Span};
+use keyspace::{Applied, Command, LeaseId, Revision, Span};
 use parking_lot::Mutex;
 use replica::{ChangeSink, Config, Handle, StartError};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -28,7 +28,13 @@ impl Recorder {
 }
 
 impl ChangeSink for Recorder {
-    fn publish(&mut self, revision: Revision, _: &[Change]) {
+    fn publish(&mut self, _: &Command, applied: &Applied) {
+        if !applied.changes.is_empty() {
+            self.0.lock().push(applied.revision);
+        }
+    }
+
+    fn restored(&mut self, revision: Revision) {
         self.0.lock().push(revision);
     }
 }
@@ -82,7 +88,7 @@ pub fn grant(lease: i64, ttl_ms: u64) -> Command {
     Command::Grant(Grant {
         lease: LeaseId(lease),
         ttl_ms,
-        password: None,
+        session: None,
     })
 }
 
