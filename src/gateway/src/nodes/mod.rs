@@ -72,6 +72,11 @@ impl NodeHub {
         }
     }
 
+    /// Which session watches which nodes: one pair for each connection and node.
+    pub fn watches(&self) -> Vec<(LeaseId, Arc<[u8]>)> {
+        self.shared.table.lock().pairs()
+    }
+
     /// What happened up to this revision is in the inboxes.
     pub fn published(&self) -> Revision {
         Revision(self.shared.published.load(Ordering::Acquire))

@@ -102,8 +102,18 @@ impl Side {
         once || earlier || at > self.always
     }
 
+    /// Forgets those that are told once.
+    fn disarm(&mut self) {
+        self.once = NEVER;
+        self.earlier = NEVER;
+    }
+
+    fn is_armed(&self) -> bool {
+        self.once != NEVER || self.earlier != NEVER
+    }
+
     fn is_none(&self) -> bool {
-        self.once == NEVER && self.earlier == NEVER && self.always == NEVER
+        !self.is_armed() && self.always == NEVER
     }
 }
 
@@ -124,8 +134,8 @@ impl Watch {
 
     fn has(&self, which: Which) -> bool {
         match which {
-            Which::Data => !self.data.is_none() || self.recursive != NEVER,
-            Which::Children => !self.children.is_none(),
+            Which::Data => self.data.is_armed(),
+            Which::Children => self.children.is_armed(),
             Which::Any => self.count() > 0,
             Which::Persistent => self.data.always != NEVER || self.children.always != NEVER,
             Which::Recursive => self.recursive != NEVER,
@@ -134,11 +144,8 @@ impl Watch {
 
     fn remove(&mut self, which: Which) {
         match which {
-            Which::Data => {
-                self.data = Side::NONE;
-                self.recursive = NEVER;
-            }
-            Which::Children => self.children = Side::NONE,
+            Which::Data => self.data.disarm(),
+            Which::Children => self.children.disarm(),
             Which::Any => *self = Watch::NONE,
             Which::Persistent => {
                 self.data.always = NEVER;
@@ -150,7 +157,8 @@ impl Watch {
 
     /// Sides watched: what ZooKeeper counts as watches.
     fn count(&self) -> u64 {
-        u64::from(self.has(Which::Data)) + u64::from(self.has(Which::Children))
+        let data = !self.data.is_none() || self.recursive != NEVER;
+        u64::from(data) + u64::from(!self.children.is_none())
     }
 }
 
@@ -362,6 +370,19 @@ impl Table {
 
     pub fn watches(&self) -> u64 {
         self.watches
+    }
+
+    pub fn pairs(&self) -> Vec<(LeaseId, Path)> {
+        let mut pairs: Vec<_> = self
+            .connections
+            .values()
+            .flat_map(|connection| {
+                let paths = connection.watches.keys().cloned();
+                paths.map(|path| (connection.session, path))
+            })
+            .collect();
+        pairs.sort_unstable();
+        pairs
     }
 
     pub fn paths(&self) -> u64 {

@@ -60,9 +60,9 @@ pub enum Mode {
 /// Some of the watchers that a connection may have at one node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Which {
-    /// Those told of the node's children: once, or as a part of a persistent one.
+    /// Those told once of the node's children.
     Children,
-    /// Those told of the node itself, the recursive one too.
+    /// Those told once of the node itself.
     Data,
     /// All.
     Any,
@@ -244,6 +244,21 @@ impl NodeWatcher {
     /// Returns when there are events or the connection has to go.
     pub async fn ready(&self) {
         poll_fn(|cx| self.poll_ready(cx)).await;
+    }
+
+    /// Returns when the connection has to go.
+    pub async fn dismissed(&self) -> Gone {
+        poll_fn(|cx| {
+            let mut state = self.inbox.state.lock();
+            match state.gone {
+                Some(gone) => Poll::Ready(gone),
+                None => {
+                    state.waker = Some(cx.waker().clone());
+                    Poll::Pending
+                }
+            }
+        })
+        .await
     }
 
     /// See [`NodeHub::settled`].
