@@ -132,6 +132,10 @@ impl Member {
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("ETCD_")) {
             command.env_remove(name);
         }
+        if kind == Kind::Triglot {
+            // Several run side by side, and none is asked for more than etcd has.
+            command.arg("--listen-zookeeper-urls=");
+        }
         let child = command
             .args(&self.flags)
             .stdin(Stdio::null())

@@ -1,7 +1,7 @@
 //! What a server is started with, checked by etcd's rules.
 
 use crate::compaction::Retention;
-use crate::flags::value::{FlagValue, Kind, Urls, Words};
+use crate::flags::value::{FlagValue, Kind, StreamUrls, Urls, Words};
 use crate::url::Url;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -32,6 +32,10 @@ pub struct Config {
     pub listen_peer_urls: Urls,
     pub listen_client_urls: Urls,
     pub listen_client_http_urls: Urls,
+    pub listen_zookeeper_urls: StreamUrls,
+    pub zoo_cfg: String,
+    /// What that file sets.
+    pub zookeeper: zookeeper::Options,
     pub quota_bytes: i64,
     pub max_txn_ops: usize,
     pub max_request_bytes: usize,
@@ -91,6 +95,7 @@ impl Config {
             &self.listen_client_urls,
             &self.listen_client_http_urls,
             &self.listen_metrics_urls,
+            &self.listen_zookeeper_urls.0,
         ];
         for url in listens.iter().flat_map(|urls| &urls.0) {
             url.check_bindable()?;

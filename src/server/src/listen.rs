@@ -14,6 +14,7 @@ use socket2::{SockRef, TcpKeepalive};
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -197,6 +198,62 @@ impl Connections {
                     Ok(())
                 }),
             };
+            if let Err(error) = accepted {
+                pause_after(&error).await;
+            }
+        }
+    }
+
+    /// Accepts connections of a protocol that is not HTTP until the stop, in the background. Each
+    /// ends with the stop.
+    pub fn serve_streams<F>(
+        &self,
+        listener: Listener,
+        converse: impl Fn(TcpStream, SocketAddr) -> F + Clone + Send + Sync + 'static,
+    ) where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let connections = self.clone();
+        self.tasks.spawn(async move {
+            let address = listener.address();
+            tokio::select! {
+                () = connections.stop.cancelled() => {}
+                () = connections.accept_streams(&listener, converse) => {}
+            }
+            info!(address, "stopped listening");
+        });
+    }
+
+    async fn accept_streams<F>(
+        &self,
+        listener: &Listener,
+        converse: impl Fn(TcpStream, SocketAddr) -> F + Clone + Send + Sync + 'static,
+    ) where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let Listener::Tcp(tcp) = listener else {
+            return;
+        };
+        loop {
+            let Ok(slot) = self.slots.clone().acquire_owned().await else {
+                return;
+            };
+            let accepted = tcp.accept().await.and_then(|(stream, peer)| {
+                prepare(&stream);
+                let (stream, converse, stop) =
+                    (stream.into_std()?, converse.clone(), self.stop.clone());
+                self.workers.spawn(self.tasks.track_future(async move {
+                    match TcpStream::from_std(stream) {
+                        Ok(stream) => tokio::select! {
+                            () = stop.cancelled() => {}
+                            () = converse(stream, peer) => {}
+                        },
+                        Err(error) => warn!(%error, "cannot open a connection"),
+                    }
+                    drop(slot);
+                }));
+                Ok(())
+            });
             if let Err(error) = accepted {
                 pause_after(&error).await;
             }

@@ -16,6 +16,7 @@ mod metrics;
 mod run;
 mod url;
 mod workers;
+mod zoo_cfg;
 
 use clap::Parser;
 use config::Config;

@@ -23,6 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
+use zookeeper::ZooKeeper;
 
 /// How long handing leadership over and closing the stores may take before the process ends anyway;
 /// the log is durable at every moment.
@@ -126,6 +127,7 @@ struct Sockets {
     clients: Vec<Listener>,
     clients_http: Vec<Listener>,
     metrics: Vec<Listener>,
+    zookeeper: Vec<Listener>,
 }
 
 impl Sockets {
@@ -138,6 +140,7 @@ impl Sockets {
             clients: all(&config.listen_client_urls)?,
             clients_http: all(&config.listen_client_http_urls)?,
             metrics: all(&config.listen_metrics_urls)?,
+            zookeeper: all(&config.listen_zookeeper_urls.0)?,
         })
     }
 }
@@ -148,6 +151,7 @@ struct Member<'a> {
     replica: Handle,
     gate: Gate,
     etcd: EtcdV3,
+    zookeeper: ZooKeeper,
     metrics: Arc<Metrics>,
     clients: Connections,
     peers: Connections,
@@ -166,6 +170,7 @@ impl<'a> Member<'a> {
             watch_progress_interval: config.watch_progress_interval,
         };
         let etcd = etcd_v3::service(gate.clone(), options);
+        let zookeeper = ZooKeeper::new(gate.clone(), config.zookeeper.clone());
         let metrics = Arc::new(Metrics::new(
             config.metrics,
             gate.clone(),
@@ -177,6 +182,7 @@ impl<'a> Member<'a> {
             replica,
             gate,
             etcd,
+            zookeeper,
             metrics,
             clients: Connections::new(config, workers.clone()),
             peers: Connections::new(config, workers.clone()),
@@ -213,6 +219,7 @@ impl<'a> Member<'a> {
                 return Ok(());
             }
         }
+        self.serve_zookeeper(sockets.zookeeper);
         self.serve_clients(sockets.clients, sockets.clients_http);
         notify(NotifyState::Ready);
         tokio::select! {
@@ -223,6 +230,20 @@ impl<'a> Member<'a> {
                 notify(NotifyState::Stopping);
                 Ok(())
             }
+        }
+    }
+
+    fn serve_zookeeper(&self, listeners: Vec<Listener>) {
+        for listener in listeners {
+            info!(address = listener.address(), "serving ZooKeeper clients");
+            let zookeeper = self.zookeeper.clone();
+            self.clients.serve_streams(listener, move |stream, peer| {
+                let zookeeper = zookeeper.clone();
+                async move {
+                    let port = stream.local_addr().map_or(0, |address| address.port());
+                    zookeeper.serve(stream, peer, port).await;
+                }
+            });
         }
     }
 

@@ -1,4 +1,5 @@
-//! The URLs of etcd's flags: `http://host:port`, `https://host:port`, `unix://path`, `unixs://path`.
+//! The URLs of etcd's flags: `http://host:port`, `https://host:port`, `unix://path`, `unixs://path`;
+//! and those of protocols that have no URLs of their own: `tcp://host:port`, `tls://host:port`.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
@@ -14,6 +15,10 @@ pub enum Scheme {
     Unix,
     /// A Unix socket with TLS.
     Unixs,
+    /// TCP, for what is not HTTP.
+    Tcp,
+    /// The same with TLS.
+    Tls,
 }
 
 /// One URL.
@@ -45,6 +50,8 @@ impl fmt::Display for Url {
             Scheme::Https => "https",
             Scheme::Unix => "unix",
             Scheme::Unixs => "unixs",
+            Scheme::Tcp => "tcp",
+            Scheme::Tls => "tls",
         };
         write!(f, "{scheme}://{}", self.address)
     }
@@ -68,29 +75,42 @@ impl Url {
                 scheme,
                 address: rest.to_owned(),
             }),
-            Scheme::Http | Scheme::Https => {
-                let (address, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-                if split_host_port(address).is_none() {
-                    return Err(format!(
-                        "URL address does not have the form \"host:port\": {text}"
-                    ));
-                }
-                if !path.is_empty() {
-                    return Err(format!("URL must not contain a path: {text}"));
-                }
-                Ok(Url {
-                    scheme,
-                    address: address.to_owned(),
-                })
+            Scheme::Http | Scheme::Https | Scheme::Tcp | Scheme::Tls => {
+                Url::of_host(scheme, rest, text)
             }
         }
+    }
+
+    /// Reads one of a protocol that is not HTTP.
+    pub fn parse_stream(text: &str) -> Result<Url, String> {
+        match text.split_once("://") {
+            Some(("tcp", rest)) => Url::of_host(Scheme::Tcp, rest, text),
+            Some(("tls", rest)) => Url::of_host(Scheme::Tls, rest, text),
+            Some(_) | None => Err(format!("URL scheme must be tcp or tls: {text}")),
+        }
+    }
+
+    fn of_host(scheme: Scheme, rest: &str, text: &str) -> Result<Url, String> {
+        let (address, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        if split_host_port(address).is_none() {
+            return Err(format!(
+                "URL address does not have the form \"host:port\": {text}"
+            ));
+        }
+        if !path.is_empty() {
+            return Err(format!("URL must not contain a path: {text}"));
+        }
+        Ok(Url {
+            scheme,
+            address: address.to_owned(),
+        })
     }
 
     /// Whether it asks for TLS.
     pub fn secure(&self) -> bool {
         match self.scheme {
-            Scheme::Https | Scheme::Unixs => true,
-            Scheme::Http | Scheme::Unix => false,
+            Scheme::Https | Scheme::Unixs | Scheme::Tls => true,
+            Scheme::Http | Scheme::Unix | Scheme::Tcp => false,
         }
     }
 
@@ -98,7 +118,7 @@ impl Url {
     pub fn is_unix(&self) -> bool {
         match self.scheme {
             Scheme::Unix | Scheme::Unixs => true,
-            Scheme::Http | Scheme::Https => false,
+            Scheme::Http | Scheme::Https | Scheme::Tcp | Scheme::Tls => false,
         }
     }
 
@@ -163,6 +183,19 @@ mod tests {
         ] {
             assert_eq!(Url::parse(text).map(|url| url.to_string()), Ok(text.into()));
         }
+        for text in ["tcp://localhost:2181", "tls://[::1]:2281"] {
+            let url = Url::parse_stream(text);
+            assert_eq!(url.map(|url| url.to_string()), Ok(text.into()));
+        }
+    }
+
+    #[test]
+    fn schemes_stay_with_their_protocols() {
+        assert!(Url::parse("tcp://localhost:2181").is_err());
+        assert_eq!(
+            Url::parse_stream("http://localhost:2181"),
+            Err("URL scheme must be tcp or tls: http://localhost:2181".into())
+        );
     }
 
     #[test]

@@ -43,6 +43,7 @@ impl Server {
             "--listen-client-urls=http://127.0.0.1:0",
             "--advertise-client-urls=http://127.0.0.1:1",
             "--listen-peer-urls=http://127.0.0.1:0",
+            "--listen-zookeeper-urls=tcp://127.0.0.1:0",
         ];
         let mut command = triglot(&args);
         command.args(more).stderr(Stdio::piped());

@@ -12,6 +12,7 @@ mod table;
 pub mod value;
 
 use crate::config::Config;
+use crate::zoo_cfg;
 pub use help::help;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -132,7 +133,13 @@ pub fn parse(
         None => with_environment(&flags, on_line, environment, &mut remarks)
             .map_err(Rejection::Invalid)?,
     };
-    let config = configure(&flags, &given, &mut remarks).map_err(Rejection::Invalid)?;
+    let mut config = configure(&flags, &given, &mut remarks).map_err(Rejection::Invalid)?;
+    if !config.zoo_cfg.is_empty() {
+        let path = Path::new(&config.zoo_cfg);
+        let text = read_file(path)
+            .map_err(|error| Rejection::Invalid(format!("open {}: {error}", path.display())))?;
+        zoo_cfg::apply(&text, &mut config, &mut remarks).map_err(Rejection::Invalid)?;
+    }
     Ok(Invocation::Serve(Box::new(config), remarks))
 }
 

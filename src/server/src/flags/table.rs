@@ -136,6 +136,8 @@ fn member() -> Vec<Flag> {
         flag(Member, "listen-peer-urls", "http://localhost:2380", |c| &mut c.listen_peer_urls, "Where to listen for the other members."),
         flag(Member, "listen-client-urls", "http://localhost:2379", |c| &mut c.listen_client_urls, "Where to listen for clients, gRPC and HTTP."),
         flag(Member, "listen-client-http-urls", "", |c| &mut c.listen_client_http_urls, "Where to listen for HTTP alone; then --listen-client-urls serve gRPC alone."),
+        flag(Member, "listen-zookeeper-urls", "tcp://localhost:2181", |c| &mut c.listen_zookeeper_urls, "Where to listen for ZooKeeper's clients; empty for nowhere."),
+        flag(Member, "zoo-cfg", "", |c| &mut c.zoo_cfg, "ZooKeeper's configuration file, for how its clients are served."),
         inert::<u64>(Member, "max-wals", "5", "the log is cut by what checkpoints still need", "Number of log files to keep."),
         inert::<bool>(Member, "memory-mlock", "false", "memory is not locked", "Keep the process's pages in memory."),
         flag(Member, "quota-backend-bytes", "0", |c| &mut c.quota_bytes, "Size of the keyspace at which writes are refused until space is freed; 0 is 2 GiB, less is no quota."),

@@ -180,14 +180,29 @@ impl std::fmt::Display for Urls {
 impl FlagValue for Urls {
     const KIND: Kind = Kind::List;
     fn parse(text: &str) -> Result<Self, String> {
-        if text.is_empty() {
-            return Ok(Urls::default());
-        }
-        let urls: BTreeSet<Url> = text
-            .split(',')
-            .map(|one| Url::parse(one.trim()))
-            .collect::<Result<_, _>>()?;
-        Ok(Urls(urls.into_iter().collect()))
+        distinct_urls(text, Url::parse)
+    }
+}
+
+fn distinct_urls(text: &str, parse: fn(&str) -> Result<Url, String>) -> Result<Urls, String> {
+    if text.is_empty() {
+        return Ok(Urls::default());
+    }
+    let urls: BTreeSet<Url> = text
+        .split(',')
+        .map(|one| parse(one.trim()))
+        .collect::<Result<_, _>>()?;
+    Ok(Urls(urls.into_iter().collect()))
+}
+
+/// The same of a protocol that is not HTTP.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StreamUrls(pub Urls);
+
+impl FlagValue for StreamUrls {
+    const KIND: Kind = Kind::List;
+    fn parse(text: &str) -> Result<Self, String> {
+        distinct_urls(text, Url::parse_stream).map(StreamUrls)
     }
 }
 

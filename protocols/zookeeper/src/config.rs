@@ -1,0 +1,92 @@
+//! What an operator may set, under ZooKeeper's names and with its defaults.
+
+use std::time::Duration;
+
+/// The settings.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// `tickTime`: what the bounds of sessions are measured in. ZooKeeper's sample configuration and
+    /// every packaging of it say 2 s.
+    pub tick: Duration,
+    /// `minSessionTimeout`; none is two ticks.
+    pub session_timeout_min: Option<Duration>,
+    /// `maxSessionTimeout`; none is twenty ticks.
+    pub session_timeout_max: Option<Duration>,
+    /// `maxClientCnxns`: connections from one address; 0 is any number.
+    pub connections_per_address_max: usize,
+    /// `jute.maxbuffer`: bytes of one request.
+    pub frame_bytes_max: usize,
+    /// `extendedTypesEnabled`: whether nodes may end when idle.
+    pub extended_types: bool,
+    /// `DigestAuthenticationProvider.superDigest`: who may do everything.
+    pub super_digest: Option<String>,
+    /// `skipACL`: access lists are kept but not looked at.
+    pub skip_acl: bool,
+    /// `4lw.commands.whitelist`: the four-letter words that are answered; `*` is all.
+    pub words: Vec<String>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            tick: Duration::from_millis(2000),
+            session_timeout_min: None,
+            session_timeout_max: None,
+            connections_per_address_max: 60,
+            frame_bytes_max: crate::frame::FRAME_BYTES_MAX,
+            extended_types: false,
+            super_digest: None,
+            skip_acl: false,
+            words: vec!["srvr".to_owned()],
+        }
+    }
+}
+
+impl Options {
+    /// The shortest session.
+    pub fn timeout_min(&self) -> Duration {
+        self.session_timeout_min.unwrap_or(self.tick * 2)
+    }
+
+    /// The longest session.
+    pub fn timeout_max(&self) -> Duration {
+        self.session_timeout_max.unwrap_or(self.tick * 20)
+    }
+
+    /// What a session gets that asks for so many milliseconds.
+    pub fn negotiate_ms(&self, asked_ms: i32) -> i32 {
+        let bound = |bound: Duration| i32::try_from(bound.as_millis()).unwrap_or(i32::MAX);
+        asked_ms
+            .max(bound(self.timeout_min()))
+            .min(bound(self.timeout_max()))
+    }
+
+    /// Whether a four-letter word is answered.
+    pub fn allows(&self, word: &str) -> bool {
+        self.words
+            .iter()
+            .any(|allowed| allowed == "*" || allowed == word)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sessions_last_two_to_twenty_ticks() {
+        let options = Options::default();
+        assert_eq!(options.negotiate_ms(1), 4000);
+        assert_eq!(options.negotiate_ms(-5), 4000);
+        assert_eq!(options.negotiate_ms(10_000), 10_000);
+        assert_eq!(options.negotiate_ms(i32::MAX), 40_000);
+    }
+
+    #[test]
+    fn words_are_answered_where_they_are_listed() {
+        let mut options = Options::default();
+        assert!(options.allows("srvr") && !options.allows("ruok"));
+        options.words = vec!["*".to_owned()];
+        assert!(options.allows("ruok"));
+    }
+}

@@ -1,0 +1,136 @@
+//! A connection's beginning: a four-letter word, or the handshake that opens a session or resumes one.
+
+use crate::Shared;
+use crate::frame;
+use crate::handshake::{self, PASSWORD_BYTES, Welcome};
+use crate::session::Session;
+use crate::stats::{Batch, Entered};
+use crate::words::{Office, Word};
+use bytes::{Bytes, BytesMut};
+use gateway::keyspace::LeaseId;
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+/// How long a client has to say who it is.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Serves a connection.
+pub async fn converse<S>(
+    shared: &Shared,
+    mut stream: S,
+    peer: SocketAddr,
+    port: u16,
+    entered: Entered<'_>,
+) where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut read = BytesMut::new();
+    let hello = tokio::time::timeout(PATIENCE, hello(shared, &mut stream, &mut read)).await;
+    match hello {
+        Ok(Some(Hello::Word(word))) => {
+            let office = Office {
+                gate: &shared.gate,
+                options: &shared.options,
+                stats: &shared.stats,
+                port,
+            };
+            let answer = office.answer(word);
+            // Who asks does not always wait for the answer.
+            stream.write_all(answer.as_bytes()).await.ok();
+            stream.shutdown().await.ok();
+        }
+        Ok(Some(Hello::Connect(frame))) => {
+            if let Some(mut session) = open(shared, &mut stream, peer, &entered, &frame).await {
+                session.read = read;
+                session.run().await;
+            }
+        }
+        Ok(None) | Err(_) => {}
+    }
+}
+
+/// How a connection begins.
+enum Hello {
+    Word(Word),
+    Connect(Bytes),
+}
+
+async fn hello(
+    shared: &Shared,
+    stream: &mut (impl AsyncRead + Unpin),
+    read: &mut BytesMut,
+) -> Option<Hello> {
+    loop {
+        if let Some(word) = Word::of(read) {
+            return Some(Hello::Word(word));
+        }
+        match frame::next(read, shared.options.frame_bytes_max) {
+            Ok(Some(frame)) => return Some(Hello::Connect(frame)),
+            Ok(None) => {}
+            Err(frame::BadLength) => return None,
+        }
+        if stream.read_buf(read).await.ok()? == 0 {
+            return None;
+        }
+    }
+}
+
+/// Opens a session, or resumes one; none if there is nothing more to say.
+async fn open<'a, S>(
+    shared: &'a Shared,
+    stream: &'a mut S,
+    peer: SocketAddr,
+    entered: &'a Entered<'a>,
+    frame: &[u8],
+) -> Option<Session<'a, S>>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let began = Instant::now();
+    let connect = handshake::parse(frame)?;
+    let revision = shared.gate.reader().revision();
+    if connect.zxid > revision.0.cast_signed() {
+        tracing::debug!(%peer, zxid = connect.zxid, "client has seen a newer state than there is");
+        return None;
+    }
+    let timeout_ms = shared.options.negotiate_ms(connect.timeout_ms);
+    let ttl_ms = u64::from(timeout_ms.unsigned_abs());
+    let key = match connect.session {
+        0 => shared.gate.open_session(ttl_ms).await.ok().map(Some),
+        id => match <[u8; PASSWORD_BYTES]>::try_from(connect.password) {
+            Ok(password) => {
+                let resumed = shared.gate.resume_session(LeaseId(id), password, ttl_ms);
+                resumed.await.ok()
+            }
+            Err(_) => Some(None),
+        },
+    };
+    let mut wire = Vec::new();
+    let tells_read_only = connect.read_only.is_some();
+    let Some(key) = key? else {
+        Welcome::OVER.encode(&mut wire, tells_read_only);
+        stream.write_all(&wire).await.ok();
+        stream.shutdown().await.ok();
+        return None;
+    };
+    let welcome = Welcome {
+        timeout_ms,
+        session: key.id.0,
+        password: key.password,
+    };
+    welcome.encode(&mut wire, tells_read_only);
+    stream.write_all(&wire).await.ok()?;
+    let client = &entered.client;
+    client.session.store(key.id.0, Relaxed);
+    client.timeout_ms.store(ttl_ms, Relaxed);
+    entered.note(&Batch {
+        began,
+        requests: 1,
+        events: 0,
+        last_xid: 0,
+        revision,
+    });
+    Some(Session::new(shared, stream, peer, entered, key))
+}

@@ -1,0 +1,356 @@
+//! What requests ask of the keyspace, and what its answers are in ZooKeeper's records. Pure.
+
+use crate::acl;
+use crate::config::Options;
+use crate::errors::Code;
+use crate::jute::Write as _;
+use crate::path;
+use crate::record::{Create, CreateForm, Write, result};
+use crate::stat::{self, Stat};
+use crate::system;
+use bytes::Bytes;
+use gateway::keyspace::LeaseId;
+use gateway::keyspace::access::{Identity, Permissions};
+use gateway::keyspace::change::Cause;
+use gateway::keyspace::node::{
+    Action, Deadline, Kind, NodeAnswer, NodeOp, NodeTest, NodeWrite, Parents, Sequence,
+};
+
+/// The longest time to live that ZooKeeper can keep: it has 40 bits for it.
+const TTL_MS_MAX: i64 = 0xff_ffff_ffff;
+
+/// Who asks, and what is allowed here.
+#[derive(Clone, Copy)]
+pub struct Caller<'a> {
+    /// The session.
+    pub session: LeaseId,
+    /// Who the client has shown to be.
+    pub ids: &'a [Identity],
+    /// The settings.
+    pub options: &'a Options,
+}
+
+/// The steps of a change or of a multi.
+#[derive(Debug)]
+pub struct Steps {
+    /// One for each change, up to the one that can only fail.
+    pub ops: Vec<NodeOp>,
+    /// The error of that one.
+    pub doomed: Option<Code>,
+}
+
+/// A change that can only fail, but in its turn, and not before another that fails earlier.
+pub struct Doomed {
+    /// Why.
+    code: Code,
+    /// Of a creation, the parent: that it is missing or forbids it comes first.
+    parent: Option<Bytes>,
+}
+
+impl From<Code> for Doomed {
+    fn from(code: Code) -> Doomed {
+        Doomed { code, parent: None }
+    }
+}
+
+impl Doomed {
+    /// A step that is refused where something is that always is.
+    fn step(self) -> NodeOp {
+        let mut tests = Vec::new();
+        if self.parent.is_some() {
+            tests.push(NodeTest::Exists);
+            tests.push(NodeTest::Allowed(Permissions::CREATE));
+        }
+        tests.push(NodeTest::Missing);
+        let path = self.parent.unwrap_or(Bytes::from_static(b"/"));
+        op(path, tests, Action::Check, Cause::Set)
+    }
+}
+
+impl Steps {
+    /// The steps of `writes`, which lie in `frame`.
+    pub fn of(writes: &[Write<'_>], frame: &Bytes, caller: Caller<'_>) -> Steps {
+        let mut ops = Vec::with_capacity(writes.len());
+        for write in writes {
+            match step(write, frame, caller) {
+                Ok(op) => ops.push(op),
+                Err(doomed) => {
+                    let code = doomed.code;
+                    ops.push(doomed.step());
+                    return Steps {
+                        ops,
+                        doomed: Some(code),
+                    };
+                }
+            }
+        }
+        Steps { ops, doomed: None }
+    }
+}
+
+/// The error of a step that failed, of `steps` of which the last may be doomed.
+pub fn code_of(step: usize, code: Code, steps: usize, doomed: Option<Code>) -> Code {
+    match doomed {
+        Some(doomed) if step + 1 == steps && code == Code::NodeExists => doomed,
+        Some(_) | None => code,
+    }
+}
+
+/// The step of one change, or why there can be none. The tests come in ZooKeeper's order.
+fn step(write: &Write<'_>, frame: &Bytes, caller: Caller<'_>) -> Result<NodeOp, Doomed> {
+    if let Some(answer) = system::step(write) {
+        return Ok(answer?);
+    }
+    match write {
+        Write::Create(create) => create_step(create, frame, caller),
+        Write::Delete { path, version } => {
+            if !path.contains('/') || path.contains('\0') || *path == "/" {
+                return Err(Code::BadArguments.into());
+            }
+            let mut tests = vec![
+                NodeTest::ParentAllowed(Permissions::DELETE),
+                NodeTest::Exists,
+            ];
+            tests.extend(version_test(*version));
+            let action = Action::Remove { recursive: false };
+            Ok(op(existing(path, frame)?, tests, action, Cause::Delete))
+        }
+        Write::SetData {
+            path,
+            data,
+            version,
+        } => {
+            let path = valid(path, frame)?;
+            let mut tests = vec![NodeTest::Exists, NodeTest::Allowed(Permissions::WRITE)];
+            tests.extend(version_test(*version));
+            let write = NodeWrite {
+                lease: None,
+                deadline: Deadline::Keep,
+                ..value(*data, frame)
+            };
+            Ok(op(path, tests, Action::Write(write), Cause::Set))
+        }
+        Write::SetAcl { path, acl, version } => {
+            let path = valid(path, frame)?;
+            let list = acl::expand(acl, caller.ids)?;
+            let mut tests = vec![NodeTest::Exists, NodeTest::Allowed(Permissions::ADMIN)];
+            tests.extend((*version != -1).then(|| NodeTest::AclVersion(version.cast_unsigned())));
+            Ok(op(path, tests, Action::SetAcl(list), Cause::Set))
+        }
+        Write::Check { path, version } => {
+            let mut tests = vec![NodeTest::Exists, NodeTest::Allowed(Permissions::READ)];
+            tests.extend(version_test(*version));
+            Ok(op(existing(path, frame)?, tests, Action::Check, Cause::Set))
+        }
+    }
+}
+
+fn create_step(create: &Create<'_>, frame: &Bytes, caller: Caller<'_>) -> Result<NodeOp, Doomed> {
+    let mode = Mode::of(create, caller.options)?;
+    let parent = path::parent(create.path).filter(|_| !create.path.contains('\0'));
+    let parent = parent.ok_or(Code::BadArguments)?;
+    let list = acl::expand(&create.acl, caller.ids)?;
+    if !path::is_valid(parent) {
+        return Err(Code::NoNode.into());
+    }
+    let doomed = |code| Doomed {
+        code,
+        parent: Some(slice(parent, frame)),
+    };
+    if create.path == "/" && !mode.sequential {
+        return Err(doomed(Code::NodeExists));
+    }
+    // What is appended makes a name even of nothing.
+    let number = if mode.sequential { "0" } else { "" };
+    if !path::is_valid(&format!("{}{number}", create.path)) {
+        return Err(doomed(Code::BadArguments));
+    }
+    let write = NodeWrite {
+        lease: Some(if mode.ephemeral {
+            caller.session
+        } else {
+            LeaseId::NONE
+        }),
+        kind: mode.kind,
+        acl: list,
+        sequence: mode.sequential.then_some(Sequence::Creates),
+        ..value(create.data, frame)
+    };
+    let tests = vec![
+        NodeTest::ParentAllowed(Permissions::CREATE),
+        NodeTest::Missing,
+    ];
+    let path = slice(create.path, frame);
+    Ok(op(path, tests, Action::Write(write), Cause::Create))
+}
+
+/// What kind of node is to be created.
+struct Mode {
+    ephemeral: bool,
+    sequential: bool,
+    kind: Kind,
+}
+
+impl Mode {
+    fn of(create: &Create<'_>, options: &Options) -> Result<Mode, Code> {
+        let (ephemeral, sequential, idle) = match create.flags {
+            // A container is one because of the kind of its request, not of this flag.
+            0 | 4 => (false, false, false),
+            1 => (true, false, false),
+            2 => (false, true, false),
+            3 => (true, true, false),
+            5 => (false, false, true),
+            6 => (false, true, true),
+            _ => return Err(Code::BadArguments),
+        };
+        if idle && !options.extended_types {
+            return Err(Code::Unimplemented);
+        }
+        let kind = match create.form {
+            CreateForm::Ttl { ttl_ms } if idle && (1..=TTL_MS_MAX).contains(&ttl_ms) => {
+                Kind::Idle {
+                    ttl_ms: ttl_ms.unsigned_abs(),
+                }
+            }
+            CreateForm::Ttl { .. } => return Err(Code::BadArguments),
+            CreateForm::Plain | CreateForm::WithStat | CreateForm::Container if idle => {
+                return Err(Code::BadArguments);
+            }
+            CreateForm::Container => Kind::Container,
+            CreateForm::Plain | CreateForm::WithStat => Kind::Plain,
+        };
+        Ok(Mode {
+            ephemeral: ephemeral && kind == Kind::Plain,
+            sequential,
+            kind,
+        })
+    }
+}
+
+fn op(path: Bytes, tests: Vec<NodeTest>, action: Action, cause: Cause) -> NodeOp {
+    NodeOp {
+        path,
+        tests,
+        action,
+        cause,
+    }
+}
+
+/// A value to write, which lies in `frame`.
+fn value(data: Option<&[u8]>, frame: &Bytes) -> NodeWrite {
+    NodeWrite {
+        value: Some(data.map_or_else(Bytes::new, |data| frame.slice_ref(data))),
+        null: data.is_none(),
+        lease: None,
+        deadline: Deadline::Keep,
+        kind: Kind::Plain,
+        acl: None,
+        sequence: None,
+        parents: Parents::Required,
+        reborn: false,
+        silent: false,
+    }
+}
+
+fn version_test(version: i32) -> Option<NodeTest> {
+    (version != -1).then(|| NodeTest::Version(stat::puts_of(version)))
+}
+
+/// A path as ZooKeeper demands it of what is written.
+fn valid(path: &str, frame: &Bytes) -> Result<Bytes, Code> {
+    match path::is_valid(path) {
+        true => Ok(slice(path, frame)),
+        false => Err(Code::BadArguments),
+    }
+}
+
+/// A path of a node that has to be there: one that cannot be a node's is not.
+fn existing(path: &str, frame: &Bytes) -> Result<Bytes, Code> {
+    valid(path, frame).map_err(|_| Code::NoNode)
+}
+
+fn slice(path: &str, frame: &Bytes) -> Bytes {
+    frame.slice_ref(path.as_bytes())
+}
+
+/// What a change that was done answers.
+pub fn encode_write(out: &mut Vec<u8>, write: &Write<'_>, answer: &NodeAnswer) {
+    match write {
+        Write::Create(create) => {
+            out.buffer(Some(&answer.path));
+            match create.form {
+                CreateForm::Plain => {}
+                CreateForm::WithStat | CreateForm::Container | CreateForm::Ttl { .. } => {
+                    encode_stat(out, answer);
+                }
+            }
+        }
+        Write::SetData { .. } | Write::SetAcl { .. } => encode_stat(out, answer),
+        Write::Delete { .. } | Write::Check { .. } => {}
+    }
+}
+
+fn encode_stat(out: &mut Vec<u8>, answer: &NodeAnswer) {
+    let node = answer.node.as_ref().expect("it was just written");
+    Stat::of(node).encode(out);
+}
+
+/// What a multi that was done answers.
+pub fn encode_multi(out: &mut Vec<u8>, writes: &[Write<'_>], answers: &[NodeAnswer]) {
+    for (write, answer) in writes.iter().zip(answers) {
+        part(out, kind_of(write));
+        encode_write(out, write, answer);
+    }
+    end(out);
+}
+
+/// What a multi of `len` parts answers that was not done: it says so of every part.
+pub fn encode_failed_multi(out: &mut Vec<u8>, len: usize, failed: usize, code: Code) {
+    for at in 0..len {
+        let number = match at.cmp(&failed) {
+            std::cmp::Ordering::Less => 0,
+            std::cmp::Ordering::Equal => code.number(),
+            std::cmp::Ordering::Greater => Code::RuntimeInconsistency.number(),
+        };
+        error_part(out, number);
+    }
+    end(out);
+}
+
+/// The header of a part that was done.
+pub fn part(out: &mut Vec<u8>, kind: i32) {
+    out.int(kind);
+    out.boolean(false);
+    out.int(0);
+}
+
+/// A part that was not done.
+pub fn error_part(out: &mut Vec<u8>, number: i32) {
+    out.int(result::ERROR);
+    out.boolean(false);
+    out.int(number);
+    out.int(number);
+}
+
+/// The end of the parts.
+pub fn end(out: &mut Vec<u8>) {
+    out.int(result::ERROR);
+    out.boolean(true);
+    out.int(-1);
+}
+
+/// What kind of result a change has in a multi's answer.
+fn kind_of(write: &Write<'_>) -> i32 {
+    match write {
+        Write::Create(create) => match create.form {
+            CreateForm::Plain => result::CREATE,
+            CreateForm::WithStat | CreateForm::Container | CreateForm::Ttl { .. } => {
+                result::CREATE_2
+            }
+        },
+        Write::Delete { .. } => result::DELETE,
+        Write::SetData { .. } => result::SET_DATA,
+        Write::Check { .. } => result::CHECK,
+        Write::SetAcl { .. } => unreachable!("no multi sets access lists"),
+    }
+}

@@ -1,0 +1,439 @@
+//! Reads: what a node looks like to a client, and the watches left on the way.
+
+use crate::acl;
+use crate::errors::Code;
+use crate::jute::Write as _;
+use crate::ops;
+use crate::path;
+use crate::record::{Read, SetWatches, result};
+use crate::reply::Replies;
+use crate::stat::{self, Stat};
+use crate::system::{self, SystemNode};
+use bytes::Bytes;
+use gateway::NodeWatcher;
+use gateway::keyspace::access::{AccessEntry, Identity, Permissions, allows};
+use gateway::keyspace::{LeaseId, NodeView, Reader, Revision};
+use gateway::nodes::{Mode, Once, What, Which};
+
+/// The path of the root, which clients may also spell as nothing.
+const ROOT: &str = "/";
+
+/// The longest answer to a multi-read. A request of the longest size could ask for 50,000 nodes of
+/// that size each.
+const MULTI_READ_BYTES_MAX: usize = 16 << 20;
+
+/// What reads look at, and for whom.
+#[derive(Clone, Copy)]
+pub struct Desk<'a> {
+    /// The state.
+    pub reader: &'a Reader,
+    /// The connection's watches.
+    pub watcher: &'a NodeWatcher,
+    /// The client's session.
+    pub session: LeaseId,
+    /// Who the client has shown to be; none may do everything.
+    pub by: Option<&'a [Identity]>,
+    /// Data above this is not sent: it would cut off a client that expects no more, again and again.
+    pub data_bytes_max: usize,
+}
+
+/// A node, whichever realm it is of.
+pub enum Found {
+    /// The root, which is there from the beginning.
+    Root(Box<NodeView>, Stat),
+    /// One of the keyspace.
+    Shared(Box<NodeView>, Stat),
+    /// One of ZooKeeper's own.
+    System(SystemNode),
+}
+
+impl Found {
+    fn acl(&self) -> Option<&[AccessEntry]> {
+        match self {
+            Found::Root(node, _) | Found::Shared(node, _) => node.acl.as_deref(),
+            Found::System(node) => node.acl.as_ref().map(|acl| &acl[..]),
+        }
+    }
+
+    fn data(&self) -> Option<&[u8]> {
+        match self {
+            Found::Shared(node, _) => stat::data(node),
+            Found::Root(node, _) if node.entry.is_some() => stat::data(node),
+            // ZooKeeper makes the root and its own nodes with empty data.
+            Found::Root(_, _) | Found::System(_) => Some(&[]),
+        }
+    }
+
+    fn stat(&self) -> &Stat {
+        match self {
+            Found::Root(_, stat) | Found::Shared(_, stat) => stat,
+            Found::System(node) => &node.stat,
+        }
+    }
+}
+
+/// What a read found.
+pub enum Seen {
+    /// A node's stat.
+    Stat(Found),
+    /// A node's data and stat.
+    Data(Found),
+    /// The names of its children.
+    Children {
+        /// The names.
+        names: Vec<Bytes>,
+        /// The node, if its stat is wanted.
+        node: Option<Found>,
+    },
+    /// Its access list and stat.
+    Acl {
+        /// The node.
+        node: Found,
+        /// Without what a password could be guessed from.
+        redact: bool,
+    },
+    /// Paths.
+    Paths(Vec<Bytes>),
+}
+
+impl Seen {
+    /// Appends it as its request's answer.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            Seen::Stat(node) => node.stat().encode(out),
+            Seen::Data(node) => {
+                out.buffer(node.data());
+                node.stat().encode(out);
+            }
+            Seen::Children { names, node } => {
+                encode_names(out, names);
+                if let Some(node) = node {
+                    node.stat().encode(out);
+                }
+            }
+            Seen::Acl { node, redact } => {
+                acl::encode(out, node.acl(), *redact);
+                node.stat().encode(out);
+            }
+            Seen::Paths(paths) => encode_names(out, paths),
+        }
+    }
+}
+
+fn encode_names(out: &mut Vec<u8>, names: &[Bytes]) {
+    out.count(names.len());
+    for name in names {
+        out.buffer(Some(name));
+    }
+}
+
+/// The revision that was read, and what was found or not.
+type Answer = (Revision, Result<Seen, Code>);
+
+impl Desk<'_> {
+    /// Reads.
+    pub fn read(&self, read: Read<'_>) -> Answer {
+        match read {
+            Read::Exists { path, .. } if path.contains('\0') => self.refuse(Code::BadArguments),
+            // Who may not read a node may still learn that it is there.
+            Read::Exists { path, watch } => {
+                let (at, node) = self.node(path, watch.then_some(Wanted::Always));
+                (at, node.map(Seen::Stat).ok_or(Code::NoNode))
+            }
+            Read::GetData { path, watch } => {
+                let (at, node) = self.node(path, watch.then_some(Wanted::Readable));
+                (at, self.readable(node).and_then(|node| self.sendable(node)))
+            }
+            Read::GetChildren {
+                path,
+                watch,
+                with_stat,
+            } => self.children(path, watch, with_stat),
+            Read::GetAcl { path } => {
+                let (at, node) = self.node(path, None);
+                (at, node.ok_or(Code::NoNode).and_then(|node| self.acl(node)))
+            }
+            Read::GetEphemerals { prefix } => {
+                let at = self.reader.revision();
+                (at, Ok(Seen::Paths(self.ephemerals(prefix))))
+            }
+        }
+    }
+
+    /// Reads several nodes; each has an answer of its own.
+    pub fn read_all(&self, reads: &[Read<'_>]) -> Result<(Revision, Vec<u8>), Code> {
+        let mut body = Vec::new();
+        let mut newest = self.reader.revision();
+        for read in reads {
+            let (at, seen) = self.read(*read);
+            newest = newest.max(at);
+            match seen {
+                Ok(seen) => {
+                    let kind = match &seen {
+                        Seen::Data(_) => result::GET_DATA,
+                        Seen::Children { .. } => result::GET_CHILDREN,
+                        Seen::Stat(_) | Seen::Acl { .. } | Seen::Paths(_) => {
+                            unreachable!("a multi-read reads data and children")
+                        }
+                    };
+                    ops::part(&mut body, kind);
+                    seen.encode(&mut body);
+                }
+                Err(code) => ops::error_part(&mut body, code.number()),
+            }
+            if body.len() > MULTI_READ_BYTES_MAX {
+                return Err(Code::SystemError);
+            }
+        }
+        ops::end(&mut body);
+        Ok((newest, body))
+    }
+
+    fn refuse(&self, code: Code) -> Answer {
+        (self.reader.revision(), Err(code))
+    }
+
+    fn permits(&self, acl: Option<&[AccessEntry]>, wanted: Permissions) -> bool {
+        self.by.is_none_or(|callers| allows(acl, callers, wanted))
+    }
+
+    /// A node, if the client may read it.
+    fn readable(&self, node: Option<Found>) -> Result<Found, Code> {
+        let node = node.ok_or(Code::NoNode)?;
+        match self.permits(node.acl(), Permissions::READ) {
+            true => Ok(node),
+            false => Err(Code::NoAuth),
+        }
+    }
+
+    /// Whether the client may read a node.
+    pub fn check_readable(&self, path: &str) -> Result<(), Code> {
+        let (_, node) = self.node(path, None);
+        self.readable(node).map(drop)
+    }
+
+    fn sendable(&self, node: Found) -> Result<Seen, Code> {
+        let bytes = node.data().map_or(0, <[u8]>::len);
+        match bytes <= self.data_bytes_max {
+            true => Ok(Seen::Data(node)),
+            false => Err(Code::SystemError),
+        }
+    }
+
+    fn acl(&self, node: Found) -> Result<Seen, Code> {
+        if !self.permits(node.acl(), Permissions::READ | Permissions::ADMIN) {
+            return Err(Code::NoAuth);
+        }
+        let redact = !self.permits(node.acl(), Permissions::ADMIN);
+        Ok(Seen::Acl { node, redact })
+    }
+
+    /// A node, and a watch of its data if there is to be one.
+    fn node(&self, path: &str, watch: Option<Wanted>) -> (Revision, Option<Found>) {
+        let path = if path.is_empty() { ROOT } else { path };
+        let system = system::node(path);
+        let wants = |view: Option<&NodeView>| match watch {
+            None => false,
+            Some(Wanted::Always) => true,
+            Some(Wanted::Readable) => {
+                system.is_some()
+                    || view.is_some_and(|view| self.permits(view.acl.as_deref(), Permissions::READ))
+            }
+        };
+        let (at, view) = match watch {
+            None => self.reader.node(path.as_bytes()),
+            Some(_) => self.watcher.node(path.as_bytes(), Once::Data, wants),
+        };
+        (at, self.found(path, system, view))
+    }
+
+    /// What a path shows to clients.
+    fn found(
+        &self,
+        path: &str,
+        system: Option<SystemNode>,
+        view: Option<NodeView>,
+    ) -> Option<Found> {
+        if system::is_system(path) {
+            return system.map(Found::System);
+        }
+        let view = view.filter(|_| path::is_valid(path))?;
+        let mut stat = Stat::of(&view);
+        let view = Box::new(view);
+        if path != ROOT {
+            return Some(Found::Shared(view, stat));
+        }
+        if !self.hides_child() {
+            // ZooKeeper's own node is a child that was never created.
+            stat.num_children += 1;
+            stat.cversion = stat.cversion.wrapping_sub(1);
+        }
+        Some(Found::Root(view, stat))
+    }
+
+    /// Whether something of the keyspace has the name of ZooKeeper's own node, which stands in its
+    /// place.
+    fn hides_child(&self) -> bool {
+        self.reader.node(system::TOP.as_bytes()).1.is_some()
+    }
+
+    fn children(&self, path: &str, watch: bool, with_stat: bool) -> Answer {
+        let path = if path.is_empty() { ROOT } else { path };
+        let system = system::node(path);
+        let readable = |view: Option<&NodeView>| {
+            view.is_some_and(|view| self.permits(view.acl.as_deref(), Permissions::READ))
+        };
+        let key = path.as_bytes();
+        let (at, listed) = match watch {
+            false => self.reader.children(key),
+            true => self
+                .watcher
+                .children(key, |view| system.is_some() || readable(view)),
+        };
+        let (view, names) = listed.unzip();
+        let own = system.as_ref().map(|node| node.children);
+        let node = self.found(path, system, view);
+        let seen = self.readable(node).map(|node| Seen::Children {
+            names: match own {
+                Some(names) => names
+                    .iter()
+                    .map(|name| Bytes::from_static(name.as_bytes()))
+                    .collect(),
+                None => visible(path, names.unwrap_or_default()),
+            },
+            node: with_stat.then_some(node),
+        });
+        (at, seen)
+    }
+
+    fn ephemerals(&self, prefix: Option<&str>) -> Vec<Bytes> {
+        let mut keys = self.reader.lease_keys(self.session).unwrap_or_default();
+        let prefix = prefix.unwrap_or_default();
+        if !matches!(prefix.trim(), "" | ROOT) {
+            keys.retain(|key| key.starts_with(prefix.as_bytes()));
+        }
+        keys
+    }
+}
+
+/// Where a watch is wanted.
+#[derive(Clone, Copy)]
+enum Wanted {
+    /// Even where nothing is.
+    Always,
+    /// Where something is that the client may read.
+    Readable,
+}
+
+/// Of the names of a node's children, those that clients are shown.
+pub fn shown(path: &[u8], mut names: Vec<Bytes>) -> Vec<Bytes> {
+    names.retain(|name| std::str::from_utf8(name).is_ok_and(path::is_valid_name));
+    if path == ROOT.as_bytes() {
+        names.retain(|name| name != system::NAME.as_bytes());
+    }
+    names
+}
+
+/// The same with the root's child that is none of the keyspace's.
+fn visible(path: &str, names: Vec<Bytes>) -> Vec<Bytes> {
+    let mut names = shown(path.as_bytes(), names);
+    if path == ROOT {
+        names.push(Bytes::from_static(system::NAME.as_bytes()));
+    }
+    names
+}
+
+/// Watches.
+impl Desk<'_> {
+    /// Watches again what a client had watched on another connection. It is told at once of what
+    /// happened since; the rest is watched on.
+    pub fn set_watches(&self, asked: &SetWatches<'_>, replies: &mut Replies) -> Revision {
+        let seen = Revision(u64::try_from(asked.zxid).unwrap_or(0));
+        for path in &asked.data {
+            let news = |node: Option<&NodeView>| match node {
+                None => Some(What::Deleted),
+                Some(node) => (node.modified > seen).then_some(What::Changed),
+            };
+            self.rearm(path, Once::Data, news, replies);
+        }
+        for path in &asked.exist {
+            let news = |node: Option<&NodeView>| node.map(|_| What::Created);
+            self.rearm(path, Once::Data, news, replies);
+        }
+        for path in &asked.child {
+            let news = |node: Option<&NodeView>| match node {
+                None => Some(What::Deleted),
+                Some(node) => (node.children_changed > seen).then_some(What::ChildrenChanged),
+            };
+            self.rearm(path, Once::Children, news, replies);
+        }
+        for path in &asked.persistent {
+            self.watcher.add(path.as_bytes(), Mode::Persistent);
+        }
+        for path in &asked.recursive {
+            self.watcher.add(path.as_bytes(), Mode::Recursive);
+        }
+        self.reader.revision()
+    }
+
+    fn rearm(
+        &self,
+        path: &str,
+        once: Once,
+        news: impl Fn(Option<&NodeView>) -> Option<What>,
+        replies: &mut Replies,
+    ) {
+        // ZooKeeper's own nodes are always there and never change.
+        let is_own = system::node(path).is_some();
+        let quiet = |node: Option<&NodeView>| is_own || news(node).is_none();
+        let (at, node) = self.watcher.node(path.as_bytes(), once, quiet);
+        if !quiet(node.as_ref())
+            && let Some(what) = news(node.as_ref())
+        {
+            replies.catch_up(at, what, path);
+        }
+    }
+
+    /// Watches until told otherwise.
+    pub fn add_watch(&self, path: &str, mode: i32) -> Result<Revision, Code> {
+        let mode = match mode {
+            0 => Mode::Persistent,
+            1 => Mode::Recursive,
+            _ => return Err(Code::MarshallingError),
+        };
+        Ok(self.watcher.add(path.as_bytes(), mode))
+    }
+
+    /// Whether there is a watch of this kind.
+    pub fn check_watches(&self, path: &str, kind: i32) -> Result<(), Code> {
+        match self.watcher.has(path.as_bytes(), which(kind)?) {
+            true => Ok(()),
+            false => Err(Code::NoWatcher),
+        }
+    }
+
+    /// Ends watches of this kind.
+    pub fn remove_watches(&self, path: &str, kind: i32) -> Result<(), Code> {
+        match self.watcher.remove(path.as_bytes(), which(kind)?) {
+            true => Ok(()),
+            false => Err(Code::NoWatcher),
+        }
+    }
+
+    /// Whether the client may be told of what happened to a node of this access list.
+    pub fn may_hear(&self, acl: Option<&[AccessEntry]>) -> bool {
+        self.permits(acl, Permissions::READ)
+    }
+}
+
+/// ZooKeeper's kinds of watches.
+fn which(kind: i32) -> Result<Which, Code> {
+    match kind {
+        1 => Ok(Which::Children),
+        2 => Ok(Which::Data),
+        3 => Ok(Which::Any),
+        4 => Ok(Which::Persistent),
+        5 => Ok(Which::Recursive),
+        _ => Err(Code::MarshallingError),
+    }
+}

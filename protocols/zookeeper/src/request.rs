@@ -1,0 +1,380 @@
+//! What becomes of each request of a session.
+
+use crate::errors::{Code, Failure};
+use crate::jute::Write as _;
+use crate::ops::{self, Caller, Steps};
+use crate::record::{Bad, Header, Request, Write};
+use crate::session::{Over, Session};
+use crate::{acl, path, read, system};
+use bytes::Bytes;
+use gateway::keyspace::command::{Nodes, Turn};
+use gateway::keyspace::{Command, Outcome, Refusal, Revision};
+use gateway::{Answered, Error, Principal};
+use std::slice;
+use std::sync::Arc;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// Answers that wait for others before they are written.
+const ANSWERS_BYTES_MAX: usize = 1 << 20;
+/// What a client's identities may take: they travel with each of its writes.
+const IDENTITIES_BYTES_MAX: usize = 64 << 10;
+/// Nodes whose children are counted before others on this thread have their turn.
+const COUNT_SLICE: usize = 256;
+/// The xid that pings are answered with, whatever they came with.
+const PING_XID: i32 = -2;
+
+/// A request, and the frame it lies in.
+pub struct Asked<'f> {
+    pub frame: &'f Bytes,
+    pub header: Header,
+    pub request: Request<'f>,
+}
+
+impl<'f> Asked<'f> {
+    /// The changes asked for; none if it asks for something else.
+    fn writes(&self) -> Option<&[Write<'f>]> {
+        match &self.request {
+            Request::Write(write) => Some(slice::from_ref(write)),
+            Request::Multi(writes) => Some(writes),
+            Request::Read(_)
+            | Request::MultiRead(_)
+            | Request::GetAllChildrenNumber { .. }
+            | Request::Sync { .. }
+            | Request::SetWatches(_)
+            | Request::AddWatch { .. }
+            | Request::CheckWatches { .. }
+            | Request::RemoveWatches { .. }
+            | Request::Auth { .. }
+            | Request::Sasl
+            | Request::Reconfig
+            | Request::WhoAmI
+            | Request::Ping
+            | Request::CloseSession => None,
+        }
+    }
+
+    fn is_multi(&self) -> bool {
+        matches!(self.request, Request::Multi(_))
+    }
+}
+
+/// A parsed frame.
+pub type Parsed<'f> = Result<Asked<'f>, Bad>;
+
+/// What was submitted of a request that changes something.
+struct Plan {
+    /// None for a multi of nothing, which is not submitted.
+    steps: usize,
+    doomed: Option<Code>,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
+    /// Answers requests, in their order.
+    pub(crate) async fn process(&mut self, mut rest: &[Parsed<'_>]) -> Result<(), Over> {
+        while let Some((first, others)) = rest.split_first() {
+            let writes: Vec<(&Asked<'_>, &[Write<'_>])> = rest
+                .iter()
+                .map_while(|parsed| {
+                    let asked = parsed.as_ref().ok()?;
+                    Some((asked, asked.writes()?))
+                })
+                .collect();
+            if writes.is_empty() {
+                self.single(first).await?;
+                rest = others;
+            } else {
+                self.write(&writes).await?;
+                rest = &rest[writes.len()..];
+            }
+            if self.replies.len_bytes() > ANSWERS_BYTES_MAX {
+                self.flush().await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Does the changes that stand next to each other.
+    async fn write(&mut self, run: &[(&Asked<'_>, &[Write<'_>])]) -> Result<(), Over> {
+        let mut commands = Vec::with_capacity(run.len());
+        let mut plans = Vec::with_capacity(run.len());
+        for (asked, writes) in run {
+            let steps = Steps::of(writes, asked.frame, self.caller());
+            let plan = Plan {
+                steps: steps.ops.len(),
+                doomed: steps.doomed,
+            };
+            if plan.steps > 0 {
+                commands.push(self.command(steps));
+            }
+            plans.push(plan);
+        }
+        let mut answers = Vec::new();
+        if !commands.is_empty() {
+            let submitted = self.shared.gate.submit(&Principal::Anonymous, commands);
+            answers = submitted.await.map_err(|_| Over::AfterAnswers)?;
+        }
+        let mut answers = answers.into_iter();
+        for ((asked, writes), plan) in run.iter().zip(&plans) {
+            let answered = (plan.steps > 0).then(|| answers.next()).flatten();
+            self.answer_write(asked, writes, plan, answered)?;
+        }
+        Ok(())
+    }
+
+    fn command(&mut self, steps: Steps) -> Command {
+        let turn = Turn {
+            lease: self.key.id,
+            attachment: self.key.attachment,
+            seq: self.turn,
+        };
+        self.turn += 1;
+        Command::Nodes(Nodes {
+            turn: Some(turn),
+            by: (!self.may_everything()).then(|| Arc::clone(&self.ids)),
+            ops: steps.ops,
+        })
+    }
+
+    fn answer_write(
+        &mut self,
+        asked: &Asked<'_>,
+        writes: &[Write<'_>],
+        plan: &Plan,
+        answered: Option<Answered>,
+    ) -> Result<(), Over> {
+        let xid = asked.header.xid;
+        let Some(Answered { revision, outcome }) = answered else {
+            let at = self.reader().revision();
+            self.replies.answer(xid, at, ops::end);
+            return Ok(());
+        };
+        let refusal = match outcome {
+            Ok(Outcome::Nodes(answers)) => {
+                self.replies.answer(xid, revision, |out| {
+                    match (asked.is_multi(), &answers[..]) {
+                        (false, [answer]) => ops::encode_write(out, &writes[0], answer),
+                        (_, answers) => ops::encode_multi(out, writes, answers),
+                    }
+                });
+                return Ok(());
+            }
+            Ok(Outcome::Txn(_) | Outcome::Done | Outcome::Ended(_)) => {
+                unreachable!("steps at nodes are answered as such")
+            }
+            Err(refusal) => refusal,
+        };
+        match Failure::from(refusal) {
+            Failure::Answer(code, Some(step)) => {
+                let code = ops::code_of(step, code, plan.steps, plan.doomed);
+                self.refuse_write(asked, writes.len(), revision, step, code);
+                Ok(())
+            }
+            Failure::Answer(code, None) => {
+                self.replies.error(xid, revision, code);
+                Ok(())
+            }
+            Failure::Expired => {
+                self.replies.error(xid, revision, Code::SessionExpired);
+                Err(Over::AfterAnswers)
+            }
+            Failure::Lost => Err(Over::AfterAnswers),
+        }
+    }
+
+    fn refuse_write(
+        &mut self,
+        asked: &Asked<'_>,
+        parts: usize,
+        at: Revision,
+        step: usize,
+        code: Code,
+    ) {
+        let xid = asked.header.xid;
+        if asked.is_multi() {
+            self.replies.answer(xid, at, |out| {
+                ops::encode_failed_multi(out, parts, step, code);
+            });
+        } else {
+            self.replies.error(xid, at, code);
+        }
+    }
+
+    /// Does what is no change.
+    async fn single(&mut self, parsed: &Parsed<'_>) -> Result<(), Over> {
+        let asked = match parsed {
+            Ok(asked) => asked,
+            Err(bad) => return self.refuse(*bad),
+        };
+        let xid = asked.header.xid;
+        match &asked.request {
+            Request::Write(_) | Request::Multi(_) => {
+                unreachable!("changes are done with those next to them")
+            }
+            Request::Read(read) => {
+                let (at, seen) = self.desk().read(*read);
+                match seen {
+                    Ok(seen) => self.replies.answer(xid, at, |out| seen.encode(out)),
+                    Err(code) => self.replies.error(xid, at, code),
+                }
+            }
+            Request::MultiRead(reads) => match self.desk().read_all(reads) {
+                Ok((at, body)) => {
+                    self.replies
+                        .answer(xid, at, |out| out.extend_from_slice(&body));
+                }
+                Err(code) => self.refuse_now(xid, code),
+            },
+            Request::GetAllChildrenNumber { path } => self.count(xid, path).await,
+            Request::Sync { path } => {
+                let linearized = self.shared.gate.linearize().await;
+                linearized.map_err(|_| Over::AfterAnswers)?;
+                let at = self.reader().revision();
+                self.replies.answer(xid, at, |out| {
+                    out.text(path);
+                });
+            }
+            Request::SetWatches(watches) => {
+                let mut replies = std::mem::take(&mut self.replies);
+                let at = self.desk().set_watches(watches, &mut replies);
+                replies.answer(xid, at, |_| {});
+                self.replies = replies;
+            }
+            Request::AddWatch { path, mode } => match self.desk().add_watch(path, *mode) {
+                // The body is an error code of its own.
+                Ok(at) => self.replies.answer(xid, at, |out| out.int(0)),
+                Err(code) => self.refuse_now(xid, code),
+            },
+            Request::CheckWatches { path, kind } => {
+                let checked = self.desk().check_watches(path, *kind);
+                self.done(xid, checked);
+            }
+            Request::RemoveWatches { path, kind } => {
+                let removed = self.desk().remove_watches(path, *kind);
+                self.done(xid, removed);
+            }
+            Request::Auth { scheme, token } => return self.authenticate(xid, scheme, token),
+            // A server without SASL has no token to give, and says so without an error.
+            Request::Sasl => self.replies.aside(xid, 0, None, |out| out.buffer(None)),
+            Request::Reconfig => self.refuse_now(xid, Code::ReconfigDisabled),
+            Request::WhoAmI => self.who_am_i(xid),
+            Request::Ping => self.done(PING_XID, Ok(())),
+            Request::CloseSession => return self.close(xid).await,
+        }
+        Ok(())
+    }
+
+    fn caller(&self) -> Caller<'_> {
+        Caller {
+            session: self.key.id,
+            ids: &self.ids,
+            options: &self.shared.options,
+        }
+    }
+
+    /// Answers what is no request.
+    fn refuse(&mut self, bad: Bad) -> Result<(), Over> {
+        match bad {
+            Bad::Unanswerable => Err(Over::AfterAnswers),
+            Bad::Kind(header) => {
+                // As ZooKeeper answers what it does not look at.
+                self.replies
+                    .aside(header.xid, -1, Some(Code::Unimplemented), |_| {});
+                Err(Over::AfterAnswers)
+            }
+            Bad::Body(header) => {
+                self.refuse_now(header.xid, Code::MarshallingError);
+                Ok(())
+            }
+        }
+    }
+
+    fn refuse_now(&mut self, xid: i32, code: Code) {
+        let at = self.reader().revision();
+        self.replies.error(xid, at, code);
+    }
+
+    /// Answers that it is done, or why not.
+    fn done(&mut self, xid: i32, result: Result<(), Code>) {
+        let at = self.reader().revision();
+        match result {
+            Ok(()) => self.replies.answer(xid, at, |_| {}),
+            Err(code) => self.replies.error(xid, at, code),
+        }
+    }
+
+    /// Adds identities; a proof that is none ends the connection.
+    fn authenticate(&mut self, xid: i32, scheme: &str, token: &[u8]) -> Result<(), Over> {
+        let known = self.shared.options.super_digest.as_deref();
+        let Some(shown) = acl::authenticate(scheme, token, &self.peer, known) else {
+            self.replies.aside(xid, 0, Some(Code::AuthFailed), |_| {});
+            return Err(Over::AfterAnswers);
+        };
+        let mut ids = self.ids.to_vec();
+        for id in shown {
+            if !ids.contains(&id) {
+                ids.push(id);
+            }
+        }
+        let bytes: usize = ids.iter().map(|id| id.scheme.len() + id.id.len()).sum();
+        if bytes > IDENTITIES_BYTES_MAX {
+            self.replies.aside(xid, 0, Some(Code::AuthFailed), |_| {});
+            return Err(Over::AfterAnswers);
+        }
+        self.ids = ids.into();
+        self.replies.aside(xid, 0, None, |_| {});
+        Ok(())
+    }
+
+    fn who_am_i(&mut self, xid: i32) {
+        let at = self.reader().revision();
+        let ids = Arc::clone(&self.ids);
+        self.replies.answer(xid, at, |out| {
+            out.count(ids.len());
+            for id in &*ids {
+                out.text(&id.scheme);
+                out.text(acl::user_of(id));
+            }
+        });
+    }
+
+    /// Answers how many nodes lie beneath one, all the way down.
+    async fn count(&mut self, xid: i32, path: &str) {
+        if let Err(code) = self.desk().check_readable(path) {
+            return self.refuse_now(xid, code);
+        }
+        let moment = self.reader().moment();
+        let path = if path.is_empty() { "/" } else { path };
+        let mut count = system::count_beneath(path);
+        let mut open = vec![Bytes::copy_from_slice(path.as_bytes())];
+        let mut visited = 0;
+        while let Some(next) = open.pop() {
+            let names = read::shown(&next, moment.children(&next));
+            count += names.len();
+            open.extend(names.iter().map(|name| path::join(&next, name)));
+            visited += 1;
+            if visited % COUNT_SLICE == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+        let count = i32::try_from(count).unwrap_or(i32::MAX);
+        self.replies
+            .answer(xid, moment.revision(), |out| out.int(count));
+    }
+
+    /// Ends the session.
+    async fn close(&mut self, xid: i32) -> Result<(), Over> {
+        let revoke = Command::Revoke(self.key.id);
+        let closed = self
+            .shared
+            .gate
+            .propose(&Principal::Anonymous, revoke)
+            .await;
+        let at = match closed {
+            Ok(accepted) => accepted.revision,
+            Err(Error::Refused(Refusal::LeaseNotFound(_))) => self.reader().revision(),
+            Err(Error::Refused(_) | Error::Unavailable(_)) => return Err(Over::AfterAnswers),
+        };
+        self.replies.answer(xid, at, |_| {});
+        Err(Over::AfterAnswers)
+    }
+}

@@ -1,0 +1,223 @@
+//! A connection that holds a session: the engine.
+//!
+//! Whatever one read of the socket brought is answered together: all complete frames are parsed, writes
+//! that stand next to each other go to the replica as one job, a read waits for the writes before it,
+//! and one write carries all answers and the events that belong among them. A client that does not
+//! read its answers is not read from either.
+
+use crate::read::Desk;
+use crate::record;
+use crate::reply::{Event, Replies};
+use crate::request::{Asked, Parsed};
+use crate::stats::{Batch, Entered};
+use crate::{Shared, acl, frame, path, system};
+use bytes::{Bytes, BytesMut};
+use gateway::keyspace::Reader;
+use gateway::keyspace::access::Identity;
+use gateway::{NodeWatcher, SessionKey};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+/// What one read of the socket may bring, beside the rest of a frame that is longer.
+const READ_BYTES: usize = 64 << 10;
+/// How long a client has to take its last answers.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The connection is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Over {
+    /// At once.
+    Now,
+    /// Once the client has what was answered so far.
+    AfterAnswers,
+}
+
+/// A connection that holds a session.
+pub struct Session<'a, S> {
+    pub(crate) shared: &'a Shared,
+    stream: &'a mut S,
+    entered: &'a Entered<'a>,
+    pub(crate) key: SessionKey,
+    /// Which of the connection's writes is next.
+    pub(crate) turn: u64,
+    pub(crate) peer: Identity,
+    /// Who the client has shown to be.
+    pub(crate) ids: Arc<[Identity]>,
+    pub(crate) watcher: NodeWatcher,
+    pub(crate) read: BytesMut,
+    pub(crate) replies: Replies,
+    wire: Vec<u8>,
+}
+
+impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
+    /// Takes a connection over whose handshake is done.
+    pub fn new(
+        shared: &'a Shared,
+        stream: &'a mut S,
+        peer: SocketAddr,
+        entered: &'a Entered<'a>,
+        key: SessionKey,
+    ) -> Session<'a, S> {
+        let peer = Identity::new("ip", peer.ip().to_canonical().to_string());
+        Session {
+            shared,
+            stream,
+            entered,
+            watcher: shared.gate.watch_nodes(&key),
+            key,
+            turn: 0,
+            ids: [peer.clone()].into(),
+            peer,
+            read: BytesMut::new(),
+            replies: Replies::default(),
+            wire: Vec::new(),
+        }
+    }
+
+    /// Answers until either side ends it.
+    pub async fn run(&mut self) {
+        loop {
+            match self.answer().await {
+                Ok(()) => {}
+                Err(Over::Now) => return,
+                Err(Over::AfterAnswers) => {
+                    // One that does not take them has had its time.
+                    tokio::time::timeout(PATIENCE, self.part()).await.ok();
+                    return;
+                }
+            }
+            self.read.reserve(READ_BYTES);
+            tokio::select! {
+                biased;
+                read = self.stream.read_buf(&mut self.read) => match read {
+                    Ok(0) | Err(_) => return,
+                    Ok(_) => {}
+                },
+                () = self.watcher.ready() => if self.watcher.gone().is_some() {
+                    return;
+                },
+            }
+        }
+    }
+
+    /// The last words.
+    async fn part(&mut self) {
+        self.collect().await;
+        if self.stream.write_all(&self.wire).await.is_ok() {
+            self.stream.shutdown().await.ok();
+        }
+    }
+
+    /// Answers all that was read.
+    async fn answer(&mut self) -> Result<(), Over> {
+        let began = Instant::now();
+        let mut frames = Vec::new();
+        while let Some(frame) = frame::next(&mut self.read, self.shared.options.frame_bytes_max)
+            .map_err(|frame::BadLength| Over::Now)?
+        {
+            frames.push(frame);
+        }
+        let parsed: Vec<Parsed<'_>> = frames.iter().map(parse).collect();
+        let mut answered = Ok(());
+        if !parsed.is_empty() {
+            self.shared.gate.touch(self.key.id);
+            answered = self.process(&parsed).await;
+        }
+        let events = match answered {
+            Ok(()) => self.flush().await?,
+            Err(_) => 0,
+        };
+        let last_xid = parsed
+            .iter()
+            .rev()
+            .flatten()
+            .next()
+            .map(|asked| asked.header.xid);
+        self.entered.note(&Batch {
+            began,
+            requests: parsed.len() as u64,
+            events,
+            last_xid: last_xid.unwrap_or(-1),
+            revision: self.replies.revision(),
+        });
+        answered
+    }
+
+    /// Writes what waits, and what there is to tell beside; answers how many events that was.
+    pub(crate) async fn flush(&mut self) -> Result<u64, Over> {
+        let events = self.collect().await;
+        if self.watcher.gone().is_some() {
+            return Err(Over::Now);
+        }
+        if self.wire.is_empty() {
+            return Ok(0);
+        }
+        let written = self.stream.write_all(&self.wire);
+        let written = tokio::select! {
+            biased;
+            written = written => written,
+            // A client that does not read keeps neither its session nor what waits for it.
+            _ = self.watcher.dismissed() => return Err(Over::Now),
+        };
+        written.map_err(|_| Over::Now)?;
+        self.wire.clear();
+        self.wire.shrink_to(READ_BYTES);
+        Ok(events)
+    }
+
+    /// Puts answers and events in their order; answers how many events.
+    async fn collect(&mut self) -> u64 {
+        // What answers show, their watchers must have been told of.
+        self.watcher.settled(self.replies.revision()).await;
+        let events = self.watcher.take_events(None);
+        let desk = self.desk();
+        let told: Vec<Event<'_>> = events
+            .iter()
+            .filter(|event| desk.may_hear(event.acl.as_deref()))
+            .filter_map(|event| {
+                let path = std::str::from_utf8(&event.path).ok()?;
+                let shown = path::is_valid(path) && !system::is_system(path);
+                shown.then_some(Event {
+                    revision: event.revision,
+                    what: event.what,
+                    path,
+                })
+            })
+            .collect();
+        let count = told.len() as u64;
+        let mut wire = std::mem::take(&mut self.wire);
+        self.replies.drain(told.into_iter(), &mut wire);
+        self.wire = wire;
+        count
+    }
+
+    pub(crate) fn reader(&self) -> &Reader {
+        self.shared.gate.reader()
+    }
+
+    /// Whether access lists do not bind this client.
+    pub(crate) fn may_everything(&self) -> bool {
+        self.shared.options.skip_acl || acl::is_super(&self.ids)
+    }
+
+    pub(crate) fn desk(&self) -> Desk<'_> {
+        Desk {
+            reader: self.shared.gate.reader(),
+            watcher: &self.watcher,
+            session: self.key.id,
+            by: (!self.may_everything()).then_some(&self.ids),
+            data_bytes_max: self.shared.options.frame_bytes_max,
+        }
+    }
+}
+
+fn parse(frame: &Bytes) -> Parsed<'_> {
+    let (header, request) = record::parse(frame)?;
+    Ok(Asked {
+        frame,
+        header,
+        request,
+    })
+}

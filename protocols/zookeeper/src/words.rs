@@ -1,0 +1,447 @@
+//! Four-letter words: what operators ask a server over a bare socket.
+
+use crate::config::Options;
+use crate::stats::{Client, Stats};
+use gateway::Gate;
+use gateway::keyspace::command::Range;
+use gateway::keyspace::{LeaseId, Span};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// The ZooKeeper whose behaviour this adapter has, and which it says it is: some clients choose what
+/// to use by it.
+pub const ZOOKEEPER_VERSION: &str = "3.9.4";
+
+/// The trace mask that ZooKeeper begins with. There are no traces to mask.
+const TRACE_MASK: &str = "306";
+
+/// A word that ZooKeeper knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Word {
+    /// The configuration.
+    Conf,
+    /// Every connection in full.
+    Cons,
+    /// Counts of connections from 0.
+    Crst,
+    /// Sizes on disk.
+    Dirs,
+    /// Sessions and what ends with them.
+    Dump,
+    /// The process's surroundings.
+    Envi,
+    /// The trace mask.
+    Gtmk,
+    /// Whether there is someone.
+    Ruok,
+    /// Sets the trace mask.
+    Stmk,
+    /// Counts from 0.
+    Srst,
+    /// The server in brief.
+    Srvr,
+    /// The server and its connections in brief.
+    Stat,
+    /// Watches by session.
+    Wchc,
+    /// Watches by path.
+    Wchp,
+    /// How many watches.
+    Wchs,
+    /// Figures for monitoring.
+    Mntr,
+    /// Whether writes are taken.
+    Isro,
+    /// Digests of the state.
+    Hash,
+}
+
+impl Word {
+    /// The word that the first bytes of a connection are, if they are one.
+    pub fn of(bytes: &[u8]) -> Option<Word> {
+        Some(match bytes.get(..4)? {
+            b"conf" => Word::Conf,
+            b"cons" => Word::Cons,
+            b"crst" => Word::Crst,
+            b"dirs" => Word::Dirs,
+            b"dump" => Word::Dump,
+            b"envi" => Word::Envi,
+            b"gtmk" => Word::Gtmk,
+            b"ruok" => Word::Ruok,
+            b"stmk" => Word::Stmk,
+            b"srst" => Word::Srst,
+            b"srvr" => Word::Srvr,
+            b"stat" => Word::Stat,
+            b"wchc" => Word::Wchc,
+            b"wchp" => Word::Wchp,
+            b"wchs" => Word::Wchs,
+            b"mntr" => Word::Mntr,
+            b"isro" => Word::Isro,
+            b"hash" => Word::Hash,
+            _ => return None,
+        })
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Word::Conf => "conf",
+            Word::Cons => "cons",
+            Word::Crst => "crst",
+            Word::Dirs => "dirs",
+            Word::Dump => "dump",
+            Word::Envi => "envi",
+            Word::Gtmk => "gtmk",
+            Word::Ruok => "ruok",
+            Word::Stmk => "stmk",
+            Word::Srst => "srst",
+            Word::Srvr => "srvr",
+            Word::Stat => "stat",
+            Word::Wchc => "wchc",
+            Word::Wchp => "wchp",
+            Word::Wchs => "wchs",
+            Word::Mntr => "mntr",
+            Word::Isro => "isro",
+            Word::Hash => "hash",
+        }
+    }
+}
+
+/// What words are answered from.
+pub struct Office<'a> {
+    /// The state.
+    pub gate: &'a Gate,
+    /// The settings.
+    pub options: &'a Options,
+    /// The counts.
+    pub stats: &'a Stats,
+    /// Where the server was asked: its own address.
+    pub port: u16,
+}
+
+impl Office<'_> {
+    /// The answer to a word.
+    pub fn answer(&self, word: Word) -> String {
+        let name = word.name();
+        if !self.options.allows(name) {
+            return format!("{name} is not executed because it is not in the whitelist.\n");
+        }
+        let mut out = String::new();
+        let written = self.write(word, &mut out);
+        written.expect("writing to a string never fails");
+        out
+    }
+
+    fn write(&self, word: Word, out: &mut String) -> std::fmt::Result {
+        match word {
+            Word::Conf => self.configuration(out),
+            Word::Cons => self.connections(out, false),
+            Word::Crst => {
+                for client in self.stats.clients() {
+                    client.traffic.reset();
+                }
+                writeln!(out, "Connection stats reset.")
+            }
+            Word::Dirs => self.directories(out),
+            Word::Dump => self.sessions(out),
+            Word::Envi => environment(out),
+            Word::Gtmk | Word::Stmk => write!(out, "{TRACE_MASK}"),
+            Word::Ruok => write!(out, "imok"),
+            Word::Srst => {
+                self.stats.traffic.reset();
+                writeln!(out, "Server stats reset.")
+            }
+            Word::Srvr => {
+                version(out)?;
+                self.summary(out)
+            }
+            Word::Stat => {
+                version(out)?;
+                writeln!(out, "Clients:")?;
+                self.connections(out, true)?;
+                self.summary(out)
+            }
+            Word::Wchc => self.watches(out, false),
+            Word::Wchp => self.watches(out, true),
+            Word::Wchs => self.watch_summary(out),
+            Word::Mntr => self.monitor(out),
+            Word::Isro => write!(out, "{}", if self.has_leader() { "rw" } else { "ro" }),
+            // No history of digests is kept.
+            Word::Hash => Ok(()),
+        }
+    }
+
+    fn has_leader(&self) -> bool {
+        self.gate.status().leader != 0
+    }
+
+    /// What ZooKeeper would call this member.
+    fn mode(&self) -> &'static str {
+        let status = self.gate.status();
+        if self.gate.members().len() == 1 {
+            "standalone"
+        } else if status.learner {
+            "observer"
+        } else if status.leader == status.member {
+            "leader"
+        } else {
+            "follower"
+        }
+    }
+}
+
+/// Nodes that are always there, as ZooKeeper counts them: the root twice, and its own three.
+const NODES_MIN: u64 = 5;
+
+impl Office<'_> {
+    fn node_count(&self) -> u64 {
+        let everything = Range {
+            count_only: true,
+            ..Range::of(Span::all())
+        };
+        let keys = self.gate.reader().range(&everything);
+        keys.map_or(0, |keys| keys.count) + NODES_MIN
+    }
+
+    fn summary(&self, out: &mut String) -> std::fmt::Result {
+        let traffic = &self.stats.traffic;
+        writeln!(
+            out,
+            "Latency min/avg/max: {}/{}/{}",
+            traffic.latency.min_ms(),
+            decimal(traffic.latency.mean_ms()),
+            traffic.latency.max_ms()
+        )?;
+        writeln!(out, "Received: {}", traffic.received.load(Relaxed))?;
+        writeln!(out, "Sent: {}", traffic.sent.load(Relaxed))?;
+        writeln!(out, "Connections: {}", self.stats.connections())?;
+        writeln!(out, "Outstanding: 0")?;
+        writeln!(out, "Zxid: {:#x}", self.gate.reader().revision().0)?;
+        writeln!(out, "Mode: {}", self.mode())?;
+        writeln!(out, "Node count: {}", self.node_count())
+    }
+
+    fn connections(&self, out: &mut String, brief: bool) -> std::fmt::Result {
+        for client in self.stats.clients() {
+            connection(out, &client, brief)?;
+        }
+        writeln!(out)
+    }
+
+    fn configuration(&self, out: &mut String) -> std::fmt::Result {
+        let options = self.options;
+        writeln!(out, "clientPort={}", self.port)?;
+        writeln!(out, "secureClientPort=-1")?;
+        writeln!(out, "dataDirSize={}", self.gate.space().total_bytes)?;
+        writeln!(out, "tickTime={}", options.tick.as_millis())?;
+        writeln!(
+            out,
+            "maxClientCnxns={}",
+            options.connections_per_address_max
+        )?;
+        writeln!(
+            out,
+            "minSessionTimeout={}",
+            options.timeout_min().as_millis()
+        )?;
+        writeln!(
+            out,
+            "maxSessionTimeout={}",
+            options.timeout_max().as_millis()
+        )?;
+        writeln!(out, "clientPortListenBacklog=-1")?;
+        writeln!(out, "serverId={}", self.gate.status().member)
+    }
+
+    fn directories(&self, out: &mut String) -> std::fmt::Result {
+        let bytes = self.gate.space().total_bytes;
+        writeln!(out, "datadir_size: {bytes}")?;
+        writeln!(out, "logdir_size: {bytes}")
+    }
+
+    /// Sessions, with what ends with each.
+    fn sessions(&self, out: &mut String) -> std::fmt::Result {
+        let reader = self.gate.reader();
+        let leases = reader.leases();
+        writeln!(out, "SessionTracker dump:")?;
+        writeln!(out, "Session Sets (1)/({}):", leases.len())?;
+        for lease in &leases {
+            writeln!(out, "\t{:#x}", lease.lease.0)?;
+        }
+        let keys = |lease: LeaseId| reader.lease_keys(lease).unwrap_or_default();
+        let bound: Vec<_> = leases
+            .iter()
+            .map(|view| (view.lease, keys(view.lease)))
+            .filter(|(_, keys)| !keys.is_empty())
+            .collect();
+        writeln!(out, "ephemeral nodes dump:")?;
+        writeln!(out, "Sessions with Ephemerals ({}):", bound.len())?;
+        for (lease, keys) in bound {
+            writeln!(out, "{:#x}:", lease.0)?;
+            for key in keys {
+                writeln!(out, "\t{}", String::from_utf8_lossy(&key))?;
+            }
+        }
+        let clients = self.stats.clients();
+        writeln!(out, "Connections dump:")?;
+        writeln!(out, "Connections Sets (1)/({}):", clients.len())?;
+        for client in clients {
+            let session = client.session.load(Relaxed);
+            writeln!(out, "\tip: /{} sessionId: {session:#x}", client.peer)?;
+        }
+        Ok(())
+    }
+
+    /// Which session watches what, by either.
+    fn watches(&self, out: &mut String, by_path: bool) -> std::fmt::Result {
+        let pairs = self.gate.hub().nodes().watches().into_iter();
+        let mut lists = BTreeMap::<String, Vec<String>>::new();
+        for (session, path) in pairs {
+            let session = format!("{:#x}", session.0);
+            let path = String::from_utf8_lossy(&path).into_owned();
+            let (key, item) = if by_path {
+                (path, session)
+            } else {
+                (session, path)
+            };
+            lists.entry(key).or_default().push(item);
+        }
+        for (key, items) in lists {
+            writeln!(out, "{key}")?;
+            for item in items {
+                writeln!(out, "\t{item}")?;
+            }
+        }
+        writeln!(out)
+    }
+
+    fn watch_summary(&self, out: &mut String) -> std::fmt::Result {
+        let hub = self.gate.hub().nodes();
+        let watching: BTreeSet<LeaseId> = hub.watches().into_iter().map(|(id, _)| id).collect();
+        let figures = hub.figures();
+        writeln!(
+            out,
+            "{} connections watching {} paths",
+            watching.len(),
+            figures.paths
+        )?;
+        writeln!(out, "Total watches:{}", figures.watches)
+    }
+
+    fn monitor(&self, out: &mut String) -> std::fmt::Result {
+        let reader = self.gate.reader();
+        let leases = reader.leases();
+        let bound = |lease: LeaseId| reader.lease_keys(lease).map_or(0, |keys| keys.len());
+        let ephemerals: usize = leases.iter().map(|view| bound(view.lease)).sum();
+        let traffic = &self.stats.traffic;
+        let watches = self.gate.hub().nodes().figures();
+        let mut figure =
+            |name: &str, value: &dyn std::fmt::Display| writeln!(out, "zk_{name}\t{value}");
+        figure("version", &version_text())?;
+        figure("server_state", &self.mode())?;
+        figure("ephemerals_count", &ephemerals)?;
+        figure("num_alive_connections", &self.stats.connections())?;
+        figure("avg_latency", &decimal(traffic.latency.mean_ms()))?;
+        figure("outstanding_requests", &0)?;
+        figure("znode_count", &self.node_count())?;
+        figure("global_sessions", &leases.len())?;
+        figure("packets_sent", &traffic.sent.load(Relaxed))?;
+        figure("packets_received", &traffic.received.load(Relaxed))?;
+        figure("watch_count", &watches.watches)?;
+        figure("min_latency", &traffic.latency.min_ms())?;
+        figure("approximate_data_size", &reader.bytes_in_use())?;
+        figure("local_sessions", &0)?;
+        figure("uptime", &self.stats.began.elapsed().as_millis())?;
+        figure("max_latency", &traffic.latency.max_ms())?;
+        figure("connection_rejected", &self.stats.rejected.load(Relaxed))?;
+        if self.mode() == "leader" {
+            let members = self.gate.members();
+            let voters = members.iter().filter(|member| !member.learner).count();
+            figure("quorum_size", &voters)?;
+            figure("learners", &(members.len() - 1))?;
+        }
+        Ok(())
+    }
+}
+
+fn version_text() -> String {
+    format!("{ZOOKEEPER_VERSION}-triglot-{}", env!("CARGO_PKG_VERSION"))
+}
+
+fn version(out: &mut String) -> std::fmt::Result {
+    writeln!(out, "Zookeeper version: {}", version_text())
+}
+
+fn environment(out: &mut String) -> std::fmt::Result {
+    writeln!(out, "Environment:")?;
+    writeln!(out, "zookeeper.version={}", version_text())?;
+    writeln!(out, "os.name={}", std::env::consts::OS)?;
+    writeln!(out, "os.arch={}", std::env::consts::ARCH)
+}
+
+/// A number as Java prints it rounded: at most four digits behind the point, and at least one.
+fn decimal(value: f64) -> String {
+    let text = format!("{value:.4}");
+    let short = text.trim_end_matches('0');
+    if short.ends_with('.') {
+        format!("{short}0")
+    } else {
+        short.to_owned()
+    }
+}
+
+fn connection(out: &mut String, client: &Client, brief: bool) -> std::fmt::Result {
+    let traffic = &client.traffic;
+    let (received, sent) = (traffic.received.load(Relaxed), traffic.sent.load(Relaxed));
+    let session = client.session.load(Relaxed);
+    // What ZooKeeper's selector waits for: a client that asks for a word is not read from again.
+    let reading = u8::from(session != 0);
+    write!(
+        out,
+        " /{}[{reading}](queued=0,recved={received},sent={sent}",
+        client.peer
+    )?;
+    if !brief && session != 0 {
+        write!(
+            out,
+            ",sid={session:#x},lop=NA,est={},to={}",
+            client.established_ms,
+            client.timeout_ms.load(Relaxed)
+        )?;
+        let last_xid = client.last_xid.load(Relaxed);
+        if last_xid >= 0 {
+            write!(out, ",lcxid={last_xid:#x}")?;
+        }
+        write!(
+            out,
+            ",lzxid={:#x},lresp={},llat={},minlat={},avglat={:.0},maxlat={}",
+            client.last_revision.load(Relaxed),
+            client.last_response_ms.load(Relaxed),
+            client.last_latency_ms.load(Relaxed),
+            traffic.latency.min_ms(),
+            traffic.latency.mean_ms(),
+            traffic.latency.max_ms()
+        )?;
+    }
+    writeln!(out, ")")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_told_from_lengths() {
+        assert_eq!(Word::of(b"ruok\n"), Some(Word::Ruok));
+        assert_eq!(Word::of(b"ruo"), None);
+        assert_eq!(Word::of(b"\0\0\0\x2d"), None);
+        assert_eq!(Word::of(b"quit"), None);
+    }
+
+    #[test]
+    fn decimals_are_javas() {
+        assert_eq!(decimal(0.0), "0.0");
+        assert_eq!(decimal(1.25), "1.25");
+        assert_eq!(decimal(0.33333), "0.3333");
+    }
+}
