@@ -11,6 +11,8 @@ pub mod limits;
 pub mod nodes;
 pub mod sessions;
 pub mod space;
+#[cfg(test)]
+mod testing;
 pub mod watch;
 
 pub use gate::{Accepted, Answered, Error, Gate, Principal};

@@ -9,6 +9,8 @@
 //! Start with [`NodeHub`]'s `publish` (the writing side), then [`NodeWatcher`] (the reading side).
 
 mod table;
+#[cfg(test)]
+mod tests;
 mod watcher;
 
 pub use watcher::{Gone, Mode, NodeEvent, NodeWatcher, Once, What, Which};

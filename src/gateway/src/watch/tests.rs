@@ -1,83 +1,23 @@
 //! The hub over a real keyspace, without replication.
 
-use super::{Delivery, Hub, WatchStream, ring};
-use keyspace::command::{Delete, Nodes, Op, Put, Txn};
+use super::{Delivery, WatchStream, ring};
+use crate::testing::{World, put, txn};
+use keyspace::command::{Delete, Nodes, Op};
 use keyspace::node::{Action, Deadline};
-use keyspace::{
-    Applied, Cause, Change, Command, End, Keyspace, LeaseId, NodeOp, Revision, Span, Stamp,
-};
+use keyspace::{Cause, Change, Command, End, NodeOp, Revision, Span};
 use proptest::prelude::*;
-use replica::ChangeSink;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
-/// A keyspace that publishes.
-struct World {
-    keyspace: Keyspace,
-    hub: Hub,
-    sink: Box<dyn ChangeSink>,
-    index: u64,
-}
-
-impl World {
-    fn new() -> World {
-        let keyspace = Keyspace::new();
-        let hub = Hub::new();
-        hub.begin(&keyspace.reader());
-        World {
-            sink: hub.sink(),
-            keyspace,
-            hub,
-            index: 0,
-        }
-    }
-
-    /// As readers see it, but not published yet.
-    fn apply(&mut self, command: &Command) -> Applied {
-        self.index += 1;
-        let stamp = Stamp {
-            index: self.index,
-            ..Stamp::default()
-        };
-        self.keyspace.apply(stamp, command)
-    }
-
-    fn run(&mut self, command: &Command) -> Revision {
-        let applied = self.apply(command);
-        self.sink.publish(command, &applied);
-        applied.revision
-    }
-
-    fn put(&mut self, key: &str) -> Revision {
-        self.run(&txn(vec![put(key)]))
-    }
-
-    fn stream(&self) -> WatchStream {
-        self.hub.stream(self.keyspace.reader())
-    }
-}
-
-fn put(key: &str) -> Op {
-    Op::Put(Put {
-        key: key.to_owned().into(),
-        value: Some("v".into()),
-        lease: Some(LeaseId::NONE),
-        want_previous: false,
-    })
+fn stream(world: &World) -> WatchStream {
+    world.hub.stream(world.keyspace.reader())
 }
 
 fn delete(key: &str) -> Op {
     Op::Delete(Delete {
         span: Span::single(key.to_owned()),
         want_previous: false,
-    })
-}
-
-fn txn(then: Vec<Op>) -> Command {
-    Command::Txn(Txn {
-        then,
-        ..Txn::default()
     })
 }
 
@@ -136,7 +76,7 @@ fn show(change: &Change) -> String {
 #[test]
 fn only_streams_that_watch_the_key_are_woken() {
     let mut world = World::new();
-    let (mut exact, mut range, mut other) = (world.stream(), world.stream(), world.stream());
+    let (mut exact, mut range, mut other) = (stream(&world), stream(&world), stream(&world));
     exact.add(0, Span::single("a1"), None);
     range.add(0, between("a", "b"), None);
     other.add(0, between("b", "c"), None);
@@ -159,7 +99,7 @@ fn only_streams_that_watch_the_key_are_woken() {
 #[test]
 fn a_revision_is_delivered_whole_and_in_order() {
     let mut world = World::new();
-    let mut stream = world.stream();
+    let mut stream = stream(&world);
     stream.add(7, Span::all(), None);
     world.run(&txn(vec![put("b"), put("a"), put("c")]));
     world.run(&txn(vec![delete("a"), put("b")]));
@@ -171,7 +111,7 @@ fn the_past_is_read_from_history_and_the_present_follows_without_a_gap() {
     let mut world = World::new();
     world.put("a");
     world.put("b");
-    let mut stream = world.stream();
+    let mut stream = stream(&world);
     assert_eq!(stream.add(1, Span::all(), Some(Revision(2))), Revision(3));
     world.put("c");
     assert_eq!(drain(&mut stream).join(" "), "1: a@2 b@3 c@4");
@@ -182,7 +122,7 @@ fn the_past_is_read_from_history_and_the_present_follows_without_a_gap() {
 #[test]
 fn a_start_in_the_future_holds_everything_earlier_back() {
     let mut world = World::new();
-    let mut stream = world.stream();
+    let mut stream = stream(&world);
     stream.add(1, Span::all(), Some(Revision(4)));
     world.put("a");
     world.put("b");
@@ -196,7 +136,7 @@ fn a_start_in_the_future_holds_everything_earlier_back() {
 #[test]
 fn a_watcher_that_misses_the_ring_catches_up_from_history() {
     let mut world = World::new();
-    let mut stream = world.stream();
+    let mut stream = stream(&world);
     stream.add(1, Span::single("wanted"), None);
     let mut wanted = Vec::new();
     for n in 0..5 * ring::CHANGES_MAX {
@@ -219,7 +159,7 @@ fn a_watcher_below_the_compaction_is_over() {
     for _ in 0..4 {
         world.put("a");
     }
-    let mut stream = world.stream();
+    let mut stream = stream(&world);
     stream.add(1, Span::all(), Some(Revision(2)));
     stream.add(2, Span::all(), Some(Revision(4)));
     world.run(&Command::Compact(Revision(4)));
@@ -232,7 +172,7 @@ fn a_watcher_below_the_compaction_is_over() {
 #[test]
 fn progress_never_overtakes_events() {
     let mut world = World::new();
-    let mut stream = world.stream();
+    let mut stream = stream(&world);
     stream.add(1, Span::single("a"), None);
     stream.add(2, Span::single("b"), None);
     assert_eq!(stream.progress(), Some(Revision(1)));
@@ -255,7 +195,7 @@ fn what_readers_see_before_it_is_published_is_no_news_to_a_new_watcher() {
     let mut world = World::new();
     let command = txn(vec![put("a")]);
     let applied = world.apply(&command);
-    let mut stream = world.stream();
+    let mut stream = stream(&world);
     assert_eq!(stream.add(1, Span::all(), None), applied.revision);
     world.sink.publish(&command, &applied);
     assert!(drain(&mut stream).is_empty());
@@ -267,7 +207,7 @@ fn what_readers_see_before_it_is_published_is_no_news_to_a_new_watcher() {
 #[test]
 fn revisions_that_never_came_by_are_looked_up() {
     let mut world = World::new();
-    let mut stream = world.stream();
+    let mut stream = stream(&world);
     stream.add(1, Span::single("a"), None);
     world.put("a");
     world.apply(&txn(vec![put("a")]));
@@ -285,7 +225,7 @@ fn revisions_that_never_came_by_are_looked_up() {
 #[test]
 fn revisions_that_change_no_key_are_progress() {
     let mut world = World::new();
-    let mut stream = world.stream();
+    let mut stream = stream(&world);
     stream.add(1, Span::single("a"), None);
     let make = NodeOp {
         path: "/d".into(),
@@ -308,7 +248,7 @@ fn revisions_that_change_no_key_are_progress() {
 #[test]
 fn a_stream_that_is_dropped_leaves_nothing_behind() {
     let mut world = World::new();
-    let mut stream = world.stream();
+    let mut stream = stream(&world);
     stream.add(1, Span::single("a"), None);
     stream.add(2, Span::all(), None);
     world.put("a");
@@ -375,7 +315,7 @@ proptest! {
                         to => End::Before(key(to).into()),
                     });
                     let span = Span { start: key(from).into(), end };
-                    let mut stream = world.stream();
+                    let mut stream = stream(&world);
                     let asked = start.map(|start| Revision(start.into()));
                     let now = stream.add(0, span.clone(), asked);
                     let start = asked.map_or(now.0 + 1, |it| it.0);
