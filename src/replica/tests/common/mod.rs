@@ -3,8 +3,9 @@
 #![allow(dead_code, reason = "each test program uses its own part")]
 
 use bytes::Bytes;
-use keyspace::command::{Grant, Op, Put, Range, Txn};
-use keyspace::{Applied, Command, LeaseId, Revision, Span};
+use keyspace::command::{Attach, Grant, Nodes, Op, Put, Range, Session, Turn, Txn};
+use keyspace::node::{Action, Deadline, Kind, NodeWrite, Parents};
+use keyspace::{Applied, Cause, Command, LeaseId, NodeOp, Revision, Span};
 use parking_lot::Mutex;
 use replica::{ChangeSink, Config, Handle, StartError};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -89,6 +90,58 @@ pub fn grant(lease: i64, ttl_ms: u64) -> Command {
         lease: LeaseId(lease),
         ttl_ms,
         session: None,
+    })
+}
+
+/// Opens a session, held through connection 1.
+pub fn open_session(lease: i64, ttl_ms: u64) -> Command {
+    Command::Grant(Grant {
+        lease: LeaseId(lease),
+        ttl_ms,
+        session: Some(Session {
+            password: "secret".into(),
+            attachment: 1,
+        }),
+    })
+}
+
+/// A session goes on through this connection.
+pub fn attach(lease: i64, attachment: u64, ttl_ms: u64) -> Command {
+    Command::Attach(Attach {
+        lease: LeaseId(lease),
+        password: "secret".into(),
+        attachment,
+        ttl_ms,
+    })
+}
+
+/// A session's write through a connection, in its turn.
+pub fn write_in_turn(lease: i64, attachment: u64, seq: u64, path: &str) -> Command {
+    let write = NodeWrite {
+        value: Some("v".into()),
+        null: false,
+        lease: None,
+        deadline: Deadline::Clear,
+        kind: Kind::Plain,
+        acl: None,
+        sequence: None,
+        parents: Parents::Required,
+        reborn: false,
+        silent: false,
+    };
+    Command::Nodes(Nodes {
+        turn: Some(Turn {
+            lease: LeaseId(lease),
+            attachment,
+            seq,
+        }),
+        by: None,
+        ops: vec![NodeOp {
+            path: Bytes::copy_from_slice(path.as_bytes()),
+            tests: Vec::new(),
+            action: Action::Write(write),
+            cause: Cause::Set,
+        }],
     })
 }
 
