@@ -324,12 +324,13 @@ fn watchers_are_removed_by_their_kind() {
     assert!(watcher.remove(b"/a", Which::Data));
     assert!(!watcher.remove(b"/a", Which::Data));
     watcher.add(b"/a", Mode::Persistent);
-    assert_eq!(held(), [true, true, true, true, false]);
+    assert_eq!(held(), [false, false, true, true, false]);
+    assert!(!watcher.remove(b"/a", Which::Data));
     watcher.node(b"/a", Once::Children, |_| true);
     assert!(watcher.remove(b"/a", Which::Persistent));
     assert_eq!(held(), [true, false, true, false, false]);
     watcher.add(b"/a", Mode::Recursive);
-    assert_eq!(held(), [true, true, true, false, true]);
+    assert_eq!(held(), [true, false, true, false, true]);
     assert_eq!(world.hub.nodes().figures().watches, 2);
     assert!(watcher.remove(b"/a", Which::Recursive));
     assert!(watcher.remove(b"/a", Which::Any));
@@ -531,7 +532,13 @@ fn step() -> impl Strategy<Value = Step> {
     let path = || 0..PATHS.len();
     let once = prop::sample::select(vec![Once::Data, Once::Children]);
     let mode = prop::sample::select(vec![Mode::Persistent, Mode::Recursive]);
-    let which = prop::sample::select(vec![Which::Any, Which::Persistent, Which::Recursive]);
+    let which = prop::sample::select(vec![
+        Which::Any,
+        Which::Children,
+        Which::Data,
+        Which::Persistent,
+        Which::Recursive,
+    ]);
     prop_oneof![
         5 => prop::collection::btree_map(path(), any::<bool>(), 1..3)
             .prop_map(|writes| Step::Write(writes.into_iter().collect())),
@@ -656,7 +663,9 @@ proptest! {
                     let before = lists[who].len();
                     lists[who].retain(|w| {
                         let is_it = match which {
-                            Which::Any | Which::Children | Which::Data => true,
+                            Which::Any => true,
+                            Which::Children => w.kind == PlainKind::Once(Once::Children),
+                            Which::Data => w.kind == PlainKind::Once(Once::Data),
                             Which::Persistent => w.kind == PlainKind::Lasting(Mode::Persistent),
                             Which::Recursive => w.kind == PlainKind::Lasting(Mode::Recursive),
                         };

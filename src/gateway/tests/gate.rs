@@ -1,0 +1,128 @@
+//! The gate over one real member, with its disk in memory.
+
+use gateway::keyspace::command::{Nodes, Turn};
+use gateway::keyspace::node::{Action, Deadline, Kind, NodeWrite, Parents};
+use gateway::keyspace::{Cause, Command, NodeOp, Refusal};
+use gateway::{Gate, Hub, Limits, Principal, SessionKey};
+use replica::{Config, Handle};
+use std::time::Duration;
+use store::mem::{MemCheckpoints, MemDisk, MemLog};
+
+/// A member that leads nobody, and its gate. Stops when it is told to.
+struct Member {
+    replica: Handle,
+    gate: Gate,
+}
+
+impl Member {
+    async fn start(limits: Limits) -> anyhow::Result<Member> {
+        let config = Config {
+            heartbeat: Duration::from_millis(10),
+            election: Duration::from_millis(100),
+            ..Config::default()
+        };
+        let disk = MemDisk::new();
+        let log = Box::new(MemLog::open(&disk));
+        let checkpoints = Box::new(MemCheckpoints::open(&disk));
+        let hub = Hub::new();
+        let replica = replica::start(config, log, checkpoints, hub.sink()).await?;
+        let gate = Gate::new(replica.clone(), hub, limits);
+        Ok(Member { replica, gate })
+    }
+
+    /// Whether one write after the other was accepted; they are all under way before one is
+    /// waited for.
+    async fn write(
+        &self,
+        writes: impl IntoIterator<Item = Command>,
+    ) -> anyhow::Result<Vec<Result<(), Refusal>>> {
+        let by = Principal::Anonymous;
+        let calls = writes.into_iter();
+        let calls: Vec<_> = calls
+            .map(|write| self.gate.submit(&by, vec![write]))
+            .collect();
+        let mut outcomes = Vec::new();
+        for call in calls {
+            let answered = call.await?.into_iter();
+            outcomes.extend(answered.map(|answered| answered.outcome.map(drop)));
+        }
+        Ok(outcomes)
+    }
+}
+
+fn turn(session: &SessionKey, seq: u64, action: Action) -> Command {
+    Command::Nodes(Nodes {
+        turn: Some(Turn {
+            lease: session.id,
+            attachment: session.attachment,
+            seq,
+        }),
+        by: None,
+        ops: vec![NodeOp {
+            path: "/a".into(),
+            tests: Vec::new(),
+            action,
+            cause: Cause::Set,
+        }],
+    })
+}
+
+fn write(len_bytes: usize) -> Action {
+    Action::Write(NodeWrite {
+        value: Some(vec![0; len_bytes].into()),
+        null: false,
+        lease: None,
+        deadline: Deadline::Clear,
+        kind: Kind::Plain,
+        acl: None,
+        sequence: None,
+        parents: Parents::Required,
+        reborn: false,
+        silent: false,
+    })
+}
+
+#[tokio::test]
+async fn a_session_goes_on_through_another_connection() -> anyhow::Result<()> {
+    let member = Member::start(Limits::default()).await?;
+    let gate = &member.gate;
+    let first = gate.open_session(60_000).await?;
+    assert!(first.id.0 > 0);
+    let stranger = gate.resume_session(first.id, [0; 16], 60_000).await?;
+    assert!(stranger.is_none());
+    let watcher = gate.watch_nodes(&first);
+    let resumed = gate
+        .resume_session(first.id, first.password, 30_000)
+        .await?;
+    let second = resumed.ok_or_else(|| anyhow::anyhow!("the session lives"))?;
+    assert_eq!(watcher.dismissed().await, gateway::nodes::Gone::Moved);
+    let writes = [turn(&first, 0, write(1)), turn(&second, 0, write(1))];
+    let outcomes = member.write(writes).await?;
+    assert_eq!(outcomes, [Err(Refusal::Moved), Ok(())]);
+    let lease = gate.reader().lease(first.id);
+    assert_eq!(lease.map(|lease| lease.ttl_ms), Some(30_000));
+    member.replica.stop().await;
+    Ok(())
+}
+
+/// What goes over the quota is refused when its turn has come, so that the writes behind it, which
+/// may free room, are not out of turn.
+#[tokio::test]
+async fn writes_over_the_quota_are_refused_in_their_turn() -> anyhow::Result<()> {
+    let member = Member::start(Limits {
+        space_bytes_max: Some(64 << 10),
+        ..Limits::default()
+    })
+    .await?;
+    let session = member.gate.open_session(60_000).await?;
+    let remove = Action::Remove { recursive: false };
+    let actions = [write(1_000), write(100_000), write(1_000), remove];
+    let turns = actions.into_iter().enumerate();
+    let writes = turns.map(|(seq, action)| turn(&session, seq as u64, action));
+    let outcomes = member.write(writes).await?;
+    let full = gateway::keyspace::command::Alarm::NoSpace;
+    let refused = || Err(Refusal::Alarmed(full));
+    assert_eq!(outcomes, [Ok(()), refused(), refused(), Ok(())]);
+    member.replica.stop().await;
+    Ok(())
+}
