@@ -5,8 +5,7 @@ use std::time::Duration;
 /// The settings.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// `tickTime`: what the bounds of sessions are measured in. ZooKeeper's sample configuration and
-    /// every packaging of it say 2 s.
+    /// `tickTime`: what the bounds of sessions are measured in.
     pub tick: Duration,
     /// `minSessionTimeout`; none is two ticks.
     pub session_timeout_min: Option<Duration>,
@@ -29,7 +28,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Options {
-            tick: Duration::from_millis(2000),
+            tick: Duration::from_millis(3000),
             session_timeout_min: None,
             session_timeout_max: None,
             connections_per_address_max: 60,
@@ -76,10 +75,10 @@ mod tests {
     #[test]
     fn sessions_last_two_to_twenty_ticks() {
         let options = Options::default();
-        assert_eq!(options.negotiate_ms(1), 4000);
-        assert_eq!(options.negotiate_ms(-5), 4000);
+        assert_eq!(options.negotiate_ms(1), 6000);
+        assert_eq!(options.negotiate_ms(-5), 6000);
         assert_eq!(options.negotiate_ms(10_000), 10_000);
-        assert_eq!(options.negotiate_ms(i32::MAX), 40_000);
+        assert_eq!(options.negotiate_ms(i32::MAX), 60_000);
     }
 
     #[test]

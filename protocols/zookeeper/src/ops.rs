@@ -19,6 +19,9 @@ use gateway::keyspace::node::{
 /// The longest time to live that ZooKeeper can keep: it has 40 bits for it.
 const TTL_MS_MAX: i64 = 0xff_ffff_ffff;
 
+/// The root's path.
+pub const ROOT: &str = "/";
+
 /// Who asks, and what is allowed here.
 #[derive(Clone, Copy)]
 pub struct Caller<'a> {
@@ -104,7 +107,7 @@ fn step(write: &Write<'_>, frame: &Bytes, caller: Caller<'_>) -> Result<NodeOp, 
     match write {
         Write::Create(create) => create_step(create, frame, caller),
         Write::Delete { path, version } => {
-            if !path.contains('/') || path.contains('\0') || *path == "/" {
+            if !path.contains('/') || path.contains('\0') || *path == ROOT {
                 return Err(Code::BadArguments.into());
             }
             let mut tests = vec![
@@ -157,7 +160,7 @@ fn create_step(create: &Create<'_>, frame: &Bytes, caller: Caller<'_>) -> Result
         code,
         parent: Some(slice(parent, frame)),
     };
-    if create.path == "/" && !mode.sequential {
+    if create.path == ROOT && !mode.sequential {
         return Err(doomed(Code::NodeExists));
     }
     // What is appended makes a name even of nothing.
@@ -273,33 +276,45 @@ fn slice(path: &str, frame: &Bytes) -> Bytes {
     frame.slice_ref(path.as_bytes())
 }
 
-/// What a change that was done answers.
-pub fn encode_write(out: &mut Vec<u8>, write: &Write<'_>, answer: &NodeAnswer) {
+/// What a change that was done answers. The root's stat is not all in the keyspace: `complete` sees
+/// to the rest.
+pub fn encode_write(
+    out: &mut Vec<u8>,
+    write: &Write<'_>,
+    answer: &NodeAnswer,
+    complete: impl Fn(&mut Stat),
+) {
+    let stat = |out: &mut Vec<u8>| {
+        let node = answer.node.as_ref().expect("it was just written");
+        let mut stat = Stat::of(node);
+        if answer.path == ROOT.as_bytes() {
+            complete(&mut stat);
+        }
+        stat.encode(out);
+    };
     match write {
         Write::Create(create) => {
             out.buffer(Some(&answer.path));
             match create.form {
                 CreateForm::Plain => {}
-                CreateForm::WithStat | CreateForm::Container | CreateForm::Ttl { .. } => {
-                    encode_stat(out, answer);
-                }
+                CreateForm::WithStat | CreateForm::Container | CreateForm::Ttl { .. } => stat(out),
             }
         }
-        Write::SetData { .. } | Write::SetAcl { .. } => encode_stat(out, answer),
+        Write::SetData { .. } | Write::SetAcl { .. } => stat(out),
         Write::Delete { .. } | Write::Check { .. } => {}
     }
 }
 
-fn encode_stat(out: &mut Vec<u8>, answer: &NodeAnswer) {
-    let node = answer.node.as_ref().expect("it was just written");
-    Stat::of(node).encode(out);
-}
-
 /// What a multi that was done answers.
-pub fn encode_multi(out: &mut Vec<u8>, writes: &[Write<'_>], answers: &[NodeAnswer]) {
+pub fn encode_multi(
+    out: &mut Vec<u8>,
+    writes: &[Write<'_>],
+    answers: &[NodeAnswer],
+    complete: impl Fn(&mut Stat),
+) {
     for (write, answer) in writes.iter().zip(answers) {
         part(out, kind_of(write));
-        encode_write(out, write, answer);
+        encode_write(out, write, answer, &complete);
     }
     end(out);
 }

@@ -3,7 +3,7 @@
 use crate::acl;
 use crate::errors::Code;
 use crate::jute::Write as _;
-use crate::ops;
+use crate::ops::{self, ROOT};
 use crate::path;
 use crate::record::{Read, SetWatches, result};
 use crate::reply::Replies;
@@ -14,9 +14,6 @@ use gateway::NodeWatcher;
 use gateway::keyspace::access::{AccessEntry, Identity, Permissions, allows};
 use gateway::keyspace::{LeaseId, NodeView, Reader, Revision};
 use gateway::nodes::{Mode, Once, What, Which};
-
-/// The path of the root, which clients may also spell as nothing.
-const ROOT: &str = "/";
 
 /// The longest answer to a multi-read. A request of the longest size could ask for 50,000 nodes of
 /// that size each.
@@ -135,10 +132,9 @@ impl Desk<'_> {
     pub fn read(&self, read: Read<'_>) -> Answer {
         match read {
             Read::Exists { path, .. } if path.contains('\0') => self.refuse(Code::BadArguments),
-            // Who may not read a node may still learn that it is there.
             Read::Exists { path, watch } => {
                 let (at, node) = self.node(path, watch.then_some(Wanted::Always));
-                (at, node.map(Seen::Stat).ok_or(Code::NoNode))
+                (at, self.readable(node).map(Seen::Stat))
             }
             Read::GetData { path, watch } => {
                 let (at, node) = self.node(path, watch.then_some(Wanted::Readable));
@@ -232,13 +228,11 @@ impl Desk<'_> {
     fn node(&self, path: &str, watch: Option<Wanted>) -> (Revision, Option<Found>) {
         let path = if path.is_empty() { ROOT } else { path };
         let system = system::node(path);
+        let readable = |view: &NodeView| self.permits(view.acl.as_deref(), Permissions::READ);
         let wants = |view: Option<&NodeView>| match watch {
             None => false,
-            Some(Wanted::Always) => true,
-            Some(Wanted::Readable) => {
-                system.is_some()
-                    || view.is_some_and(|view| self.permits(view.acl.as_deref(), Permissions::READ))
-            }
+            Some(Wanted::Always) => view.is_none_or(readable),
+            Some(Wanted::Readable) => system.is_some() || view.is_some_and(readable),
         };
         let (at, view) = match watch {
             None => self.reader.node(path.as_bytes()),
@@ -263,18 +257,17 @@ impl Desk<'_> {
         if path != ROOT {
             return Some(Found::Shared(view, stat));
         }
-        if !self.hides_child() {
-            // ZooKeeper's own node is a child that was never created.
-            stat.num_children += 1;
-            stat.cversion = stat.cversion.wrapping_sub(1);
-        }
+        self.show_own_child(&mut stat);
         Some(Found::Root(view, stat))
     }
 
-    /// Whether something of the keyspace has the name of ZooKeeper's own node, which stands in its
-    /// place.
-    fn hides_child(&self) -> bool {
-        self.reader.node(system::TOP.as_bytes()).1.is_some()
+    /// Counts ZooKeeper's own node, which was never created, as a child of the root, unless it
+    /// stands in the place of something of the keyspace.
+    pub fn show_own_child(&self, root: &mut Stat) {
+        if self.reader.node(system::TOP.as_bytes()).1.is_none() {
+            root.num_children += 1;
+            root.cversion = root.cversion.wrapping_sub(1);
+        }
     }
 
     fn children(&self, path: &str, watch: bool, with_stat: bool) -> Answer {
@@ -319,7 +312,7 @@ impl Desk<'_> {
 /// Where a watch is wanted.
 #[derive(Clone, Copy)]
 enum Wanted {
-    /// Even where nothing is.
+    /// Even where nothing is, but not where something is that the client may not read.
     Always,
     /// Where something is that the client may read.
     Readable,

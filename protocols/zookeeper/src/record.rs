@@ -262,6 +262,9 @@ mod kind {
     pub const WHO_AM_I: i32 = 107;
 }
 
+/// The greatest of the flags of creations.
+const FLAGS_MAX: i32 = 6;
+
 /// The kinds of results in the answer to a multi.
 pub mod result {
     pub use super::kind::{
@@ -297,7 +300,7 @@ fn request(kind: i32, body: &[u8]) -> Option<Parsed<'_, Request<'_>>> {
         | kind::DELETE
         | kind::SET_DATA => write(kind, body)?.map(to(Request::Write)),
         kind::SET_ACL => set_acl(body).map(to(Request::Write)),
-        kind::MULTI => multi(body, write).map(to(Request::Multi)),
+        kind::MULTI => multi(body, multi_write).map(to(Request::Multi)),
         kind::EXISTS
         | kind::GET_DATA
         | kind::GET_ACL
@@ -335,7 +338,19 @@ fn to<'a, T, U>(make: impl Fn(T) -> U) -> impl Fn((&'a [u8], T)) -> (&'a [u8], U
     move |(rest, parsed)| (rest, make(parsed))
 }
 
-/// A change that may be part of a multi; none for other kinds.
+/// A change that may be part of a multi; none for other kinds. ZooKeeper cannot read a multi that
+/// creates with flags it does not know.
+fn multi_write(kind: i32, body: &[u8]) -> Option<Parsed<'_, Write<'_>>> {
+    let parsed = write(kind, body)?;
+    Some(match &parsed {
+        Ok((_, Write::Create(create))) if !(0..=FLAGS_MAX).contains(&create.flags) => {
+            Err(jute::malformed(body))
+        }
+        Ok(_) | Err(_) => parsed,
+    })
+}
+
+/// A change; none for other kinds.
 fn write(kind: i32, body: &[u8]) -> Option<Parsed<'_, Write<'_>>> {
     Some(match kind {
         kind::CREATE => create(body, CreateForm::Plain),
@@ -432,10 +447,18 @@ fn read(kind: i32, body: &[u8]) -> Option<Parsed<'_, Read<'_>>> {
     })
 }
 
-/// A read that may be part of a multi-read; none for other kinds.
+/// A read that may be part of a multi-read, where none leaves a watch; none for other kinds.
 fn multi_read(kind: i32, body: &[u8]) -> Option<Parsed<'_, Read<'_>>> {
+    let watch = false;
     match kind {
-        kind::GET_DATA | kind::GET_CHILDREN => read(kind, body),
+        kind::GET_DATA => {
+            Some(path_and_watch(body).map(to(|(path, _)| Read::GetData { path, watch })))
+        }
+        kind::GET_CHILDREN => Some(path_and_watch(body).map(to(|(path, _)| Read::GetChildren {
+            path,
+            watch,
+            with_stat: false,
+        }))),
         _ => None,
     }
 }

@@ -5,6 +5,7 @@ use crate::jute::Write as _;
 use crate::ops::{self, Caller, Steps};
 use crate::record::{Bad, Header, Request, Write};
 use crate::session::{Over, Session};
+use crate::stat::Stat;
 use crate::{acl, path, read, system};
 use bytes::Bytes;
 use gateway::keyspace::command::{Nodes, Turn};
@@ -150,12 +151,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
         };
         let refusal = match outcome {
             Ok(Outcome::Nodes(answers)) => {
-                self.replies.answer(xid, revision, |out| {
-                    match (asked.is_multi(), &answers[..]) {
-                        (false, [answer]) => ops::encode_write(out, &writes[0], answer),
-                        (_, answers) => ops::encode_multi(out, writes, answers),
+                let mut replies = std::mem::take(&mut self.replies);
+                let desk = self.desk();
+                let complete = |stat: &mut Stat| desk.show_own_child(stat);
+                replies.answer(xid, revision, |out| match (&asked.request, &answers[..]) {
+                    (Request::Write(write), [answer]) => {
+                        ops::encode_write(out, write, answer, complete);
                     }
+                    (_, answers) => ops::encode_multi(out, writes, answers, complete),
                 });
+                self.replies = replies;
                 return Ok(());
             }
             Ok(Outcome::Txn(_) | Outcome::Done | Outcome::Ended(_)) => {
