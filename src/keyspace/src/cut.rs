@@ -1,26 +1,21 @@
-//! Taking the whole state out while the writer goes on, and making a keyspace of it again.
+//! Taking the whole state out while the writer goes on. `restore` makes a keyspace of it again.
 
 use crate::history::Trace;
 use crate::index::Scan;
-use crate::invariants;
 use crate::keyspace::Keyspace;
 use crate::lease::Leases;
 use crate::node::Event;
 use crate::record::{
-    Damaged, EventRecord, FORMAT, Head, LEASES_MAX, LeaseChunk, LeaseRecord, NODES_MAX, NodeChunk,
-    NodeRecord, Place, Record, SlotRecord, StandingAlarm, VersionRecord, decode, encode,
-    unreadable,
+    EventRecord, FORMAT, Head, LEASES_MAX, LeaseChunk, LeaseRecord, NODES_MAX, NodeChunk,
+    NodeRecord, Place, Record, SlotRecord, StandingAlarm, VersionRecord, encode, unreadable,
 };
-use crate::ring::EVENTS_MAX;
 use crate::shared::Shared;
-use crate::slot::{Entry, Slot};
-use crate::tree::{self, Path, Tree};
+use crate::slot::Slot;
+use crate::tree::{Path, Tree};
 use crate::types::{LeaseId, Revision};
-use bytes::Bytes;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::ops::Bound;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 /// Slots or changes copied under one hold of a lock.
 const CHUNK: usize = 256;
@@ -114,32 +109,6 @@ impl Keyspace {
         }
         digest.0
     }
-
-    /// Rebuilds a keyspace from the records of a whole cut, overlaid with those of later partial
-    /// ones, in key order.
-    pub fn restore(records: impl Iterator<Item = Record>) -> Result<Keyspace, Damaged> {
-        let mut restoring: Option<Restoring> = None;
-        let mut last = None;
-        for record in records {
-            let place = Place::of_key(&record.key)
-                .filter(|place| last.as_ref().is_none_or(|last| last < place))
-                .ok_or_else(|| Damaged::new(&record.key, "it is out of place"))?;
-            match (&place, &mut restoring) {
-                (Place::Head, _) => restoring = Some(Restoring::new(&record)?),
-                (Place::Leases(chunk), Some(restoring)) => restoring.leases(*chunk, &record)?,
-                (Place::Nodes(chunk), Some(restoring)) => restoring.nodes(*chunk, &record)?,
-                (Place::Event(place), Some(restoring)) => restoring.event(*place, &record)?,
-                (Place::Slot(key), Some(restoring)) => restoring.slot(key, &record)?,
-                (_, None) => {
-                    return Err(Damaged::new(&record.key, "no head came before it"));
-                }
-            }
-            last = Some(place);
-        }
-        restoring
-            .ok_or_else(|| Damaged::new(b"", "there are no records"))?
-            .finish()
-    }
 }
 
 impl Cut {
@@ -231,7 +200,7 @@ impl Cut {
             return None;
         }
         Some(Record {
-            key: Place::Slot(Bytes::copy_from_slice(slot.key())).to_key(),
+            key: Place::Slot(slot.key()).to_key(),
             value: encode(&SlotRecord { versions }),
         })
     }
@@ -305,206 +274,6 @@ impl Iterator for Cut {
                 }
             }
         }
-    }
-}
-
-/// A keyspace on its way back from records.
-struct Restoring {
-    head: Head,
-    shared: Shared,
-    lease_chunks: u32,
-    node_chunks: u32,
-    events: u32,
-    /// Children found beneath each node.
-    children: HashMap<Vec<u8>, u32>,
-    /// Revision, place within it, and slot of each change that the history needs.
-    changes: Vec<(u64, u32, Slot)>,
-    bytes: u64,
-}
-
-impl Restoring {
-    fn new(record: &Record) -> Result<Restoring, Damaged> {
-        let head: Head = decode(record)?;
-        if head.format > FORMAT {
-            let reason = format!("format {} is newer than {FORMAT}", head.format);
-            return Err(Damaged::new(&record.key, reason));
-        }
-        if !invariants::compaction_lags(head.compacted.0, head.revision.0) || head.revision.0 == 0 {
-            return Err(Damaged::new(&record.key, "its revisions make no sense"));
-        }
-        let shared = Shared::new(head.revision.0, head.compacted.0);
-        let alarms = head
-            .alarms
-            .iter()
-            .map(|standing| (standing.member, standing.alarm));
-        *shared.alarms.write() = alarms.collect();
-        Ok(Restoring {
-            head,
-            shared,
-            lease_chunks: 0,
-            node_chunks: 0,
-            events: 0,
-            children: HashMap::new(),
-            changes: Vec::new(),
-            bytes: 0,
-        })
-    }
-
-    fn leases(&mut self, chunk: u32, record: &Record) -> Result<(), Damaged> {
-        if chunk >= self.head.lease_chunks {
-            // Left over from an older cut, when there were more leases.
-            return Ok(());
-        }
-        self.lease_chunks += 1;
-        let found: LeaseChunk = decode(record)?;
-        let leases = self.shared.leases.get_mut();
-        for found in found.leases {
-            let id = found.lease;
-            let lease = found.into_lease();
-            self.bytes += lease.cost();
-            if leases.insert(id, lease).is_some() {
-                return Err(Damaged::new(&record.key, "a lease is there twice"));
-            }
-        }
-        Ok(())
-    }
-
-    fn nodes(&mut self, chunk: u32, record: &Record) -> Result<(), Damaged> {
-        if chunk >= self.head.node_chunks {
-            return Ok(());
-        }
-        self.node_chunks += 1;
-        let found: NodeChunk = decode(record)?;
-        for found in found.nodes {
-            let ends_root = found.path == tree::ROOT && found.deadline.is_some();
-            if !tree::is_path(&found.path) || ends_root {
-                return Err(Damaged::new(&record.key, "there can be no such node"));
-            }
-            let node = found.to_node();
-            let (before, after) = self.shared.tree.get_mut().put(&found.path, Some(node));
-            self.bytes = self.bytes.wrapping_sub(before).wrapping_add(after);
-        }
-        Ok(())
-    }
-
-    fn event(&mut self, place: u32, record: &Record) -> Result<(), Damaged> {
-        if place >= self.head.events {
-            return Ok(());
-        }
-        self.events += 1;
-        let found: EventRecord = decode(record)?;
-        let ring = self.shared.ring.get_mut();
-        let last = ring.events.back().map_or(0, |event| event.index);
-        let event = found.to_event().filter(|event| event.index > last);
-        let event = event.filter(|event| event.index <= self.head.event);
-        ring.push(event.ok_or_else(|| Damaged::new(&record.key, "its figures make no sense"))?);
-        Ok(())
-    }
-
-    fn slot(&mut self, key: &[u8], record: &Record) -> Result<(), Damaged> {
-        let found: SlotRecord = decode(record)?;
-        let order = found.versions.iter().map(|version| version.modified);
-        if !order.clone().is_sorted_by(|a, b| a < b) || order.max() > Some(self.head.revision.0) {
-            return Err(Damaged::new(&record.key, "its revisions are out of order"));
-        }
-        let figures = found
-            .versions
-            .iter()
-            .map(|version| (version.modified, version.is_tombstone()));
-        let gone = unreadable(figures, self.head.compacted.0);
-        let mut slot: Option<Slot> = None;
-        for version in &found.versions[gone..] {
-            let stored = version
-                .to_stored()
-                .ok_or_else(|| Damaged::new(&record.key, "a version's figures make no sense"))?;
-            let slot = match &slot {
-                Some(slot) => {
-                    slot.push(stored);
-                    slot
-                }
-                None => slot.insert(Slot::new(key, stored)),
-            };
-            if version.modified >= self.head.compacted.0 {
-                self.changes
-                    .push((version.modified, version.sub, slot.clone()));
-            }
-            self.bytes += slot.newest().cost();
-        }
-        slot.map_or(Ok(()), |slot| self.place(slot, record))
-    }
-
-    /// Puts a slot into the indexes and under its lease.
-    fn place(&mut self, slot: Slot, record: &Record) -> Result<(), Damaged> {
-        let newest: Entry = slot.newest();
-        if newest.lease() != LeaseId::NONE {
-            let lease = self.shared.leases.get_mut().get_mut(&newest.lease());
-            let lease = lease.ok_or_else(|| Damaged::new(&record.key, "its lease is missing"))?;
-            lease.keys.insert(slot.clone());
-        }
-        if !newest.is_tombstone() && tree::is_path(slot.key()) {
-            self.count_child(slot.key());
-        }
-        self.shared
-            .index
-            .get_mut()
-            .insert(slot.clone(), !newest.is_tombstone());
-        self.shared.slots.insert(slot);
-        Ok(())
-    }
-
-    fn count_child(&mut self, path: &[u8]) {
-        if let Some(parent) = tree::parent(path) {
-            *self.children.entry(parent.to_vec()).or_default() += 1;
-        }
-    }
-
-    /// Every node must have as many children as its record says, and a reason to exist.
-    fn check_tree(&mut self) -> Result<(), Damaged> {
-        let nodes = self.shared.tree.get_mut().nodes.clone();
-        for (path, node) in &nodes {
-            let valued = self
-                .shared
-                .find(path)
-                .is_some_and(|slot| !slot.newest().is_tombstone());
-            if !valued && !node.stands_alone() {
-                return Err(Damaged::new(path, "a node has no reason to exist"));
-            }
-            if !valued {
-                self.count_child(path);
-            }
-        }
-        for (path, node) in &nodes {
-            if self.children.remove(&path[..]).unwrap_or(0) != node.children {
-                return Err(Damaged::new(path, "a node has another number of children"));
-            }
-        }
-        match self.children.keys().min() {
-            Some(path) => Err(Damaged::new(path, "a node with children has no record")),
-            None => Ok(()),
-        }
-    }
-
-    fn finish(mut self) -> Result<Keyspace, Damaged> {
-        let missing = |place: Place| Err(Damaged::new(&place.to_key(), "it is missing"));
-        if self.lease_chunks < self.head.lease_chunks {
-            return missing(Place::Leases(self.lease_chunks));
-        }
-        if self.node_chunks < self.head.node_chunks {
-            return missing(Place::Nodes(self.node_chunks));
-        }
-        if self.events < self.head.events || self.events as usize > EVENTS_MAX {
-            return missing(Place::Event(self.events));
-        }
-        self.check_tree()?;
-        self.shared.add_events(Vec::new(), self.head.event);
-        self.changes
-            .sort_unstable_by_key(|(revision, sub, _)| (*revision, *sub));
-        let history = self.shared.history.get_mut();
-        for (revision, _, slot) in self.changes {
-            history.push(Trace { revision, slot });
-        }
-        self.shared.bytes.store(self.bytes, Ordering::Relaxed);
-        Ok(Keyspace::of(self.shared, self.head.wall))
     }
 }
 

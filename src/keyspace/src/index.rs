@@ -383,6 +383,67 @@ impl Index {
     }
 }
 
+/// Builds a tree of slots that come in key order: full leaves first, then the branches over them
+/// level by level, so that every count is made once.
+#[derive(Default)]
+pub(crate) struct Builder {
+    leaves: Vec<Node>,
+    /// What is between each leaf and the next.
+    separators: Vec<Box<[u8]>>,
+    /// The leaf being filled.
+    leaf: Leaf,
+}
+
+impl Builder {
+    /// The slot that was pushed last.
+    pub fn last(&self) -> Option<&Slot> {
+        self.leaf.slots.last()
+    }
+
+    /// Adds a slot whose key is above all others.
+    pub fn push(&mut self, slot: Slot, live: bool) {
+        if let [.., last] = &self.leaf.slots[..]
+            && self.leaf.slots.len() == FANOUT
+        {
+            self.separators.push(separator(last.key(), slot.key()));
+            let full = std::mem::take(&mut self.leaf);
+            self.leaves.push(Node::Leaf(Box::new(full)));
+        }
+        if self.leaf.slots.is_empty() {
+            self.leaf.slots.reserve_exact(FANOUT);
+        }
+        self.leaf.live |= u64::from(live) << self.leaf.slots.len();
+        self.leaf.slots.push(slot);
+    }
+
+    pub fn finish(self) -> Index {
+        let (mut nodes, mut separators) = (self.leaves, self.separators);
+        nodes.push(Node::Leaf(Box::new(self.leaf)));
+        while nodes.len() > 1 {
+            (nodes, separators) = branches(nodes, separators);
+        }
+        let root = nodes.pop().expect("there is a leaf at least");
+        Index { root }
+    }
+}
+
+/// The branches over nodes with these separators between them, and what is between the branches.
+fn branches(nodes: Vec<Node>, separators: Vec<Box<[u8]>>) -> (Vec<Node>, Vec<Box<[u8]>>) {
+    let (mut branches, mut between) = (Vec::new(), Vec::new());
+    let (mut nodes, mut separators) = (nodes.into_iter(), separators.into_iter());
+    while nodes.len() > 0 {
+        let children: Vec<Node> = nodes.by_ref().take(FANOUT).collect();
+        let branch = Branch {
+            separators: separators.by_ref().take(children.len() - 1).collect(),
+            live: children.iter().map(Node::live).collect(),
+            children,
+        };
+        branches.push(Node::Branch(Box::new(branch)));
+        between.extend(separators.next());
+    }
+    (branches, between)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -454,6 +515,34 @@ mod tests {
     }
 
     #[test]
+    fn built_trees_are_as_if_inserted() {
+        for keys in [
+            0_usize,
+            1,
+            63,
+            64,
+            65,
+            64 * 64,
+            64 * 64 + 1,
+            64 * 64 * 64 + 64,
+        ] {
+            let mut builder = Builder::default();
+            for i in 0..keys {
+                builder.push(slot(format!("key/{i:08}").as_bytes()), i % 3 == 0);
+            }
+            let mut index = builder.finish();
+            assert_eq!(check(&index.root, None, None), keys.div_ceil(64).max(1));
+            assert_eq!(index.live(), keys.div_ceil(3));
+            // Full nodes must still split.
+            for i in 0..keys.min(1000) {
+                index.insert(slot(format!("key/{i:08}+").as_bytes()), true);
+            }
+            check(&index.root, None, None);
+            assert_eq!(index.live(), keys.div_ceil(3) + keys.min(1000));
+        }
+    }
+
+    #[test]
     fn removing_everything_leaves_an_empty_tree() {
         let mut index = Index::new();
         let key = |i: u32| (i.wrapping_mul(2_654_435_761)).to_be_bytes();
@@ -515,6 +604,12 @@ mod tests {
                 }
             }
             check(&index.root, None, None);
+            let mut builder = Builder::default();
+            for (key, live) in &model {
+                builder.push(slot(key), *live);
+            }
+            for index in [index, builder.finish()] {
+            check(&index.root, None, None);
             let live: Vec<&[u8]> = model.iter().filter(|(_, l)| **l).map(|(k, _)| &k[..]).collect();
             prop_assert_eq!(index.live(), live.len());
             let within = |key: &&&[u8]| &start[..] <= **key && **key < &end[..];
@@ -534,6 +629,7 @@ mod tests {
             let after: Vec<&[u8]> =
                 model.keys().map(|k| &k[..]).filter(|k| *k > &start[..]).take(7).collect();
             prop_assert_eq!(keys(&found), after);
+            }
         }
     }
 }

@@ -55,41 +55,45 @@ impl Damaged {
 }
 
 /// What a record is about, as its key tells.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Place {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Place<'k> {
     Head,
     Leases(u32),
     Nodes(u32),
     Event(u32),
-    Slot(Bytes),
+    Slot(&'k [u8]),
 }
 
-impl Place {
+impl<'k> Place<'k> {
     const HEAD: u8 = 0;
     const LEASES: u8 = 1;
     const NODES: u8 = 2;
     const EVENT: u8 = 3;
     const SLOT: u8 = 16;
 
-    pub fn to_key(&self) -> Bytes {
+    pub fn to_key(self) -> Bytes {
         match self {
             Place::Head => Bytes::from_static(&[Place::HEAD]),
-            Place::Leases(chunk) => numbered(Place::LEASES, *chunk),
-            Place::Nodes(chunk) => numbered(Place::NODES, *chunk),
-            Place::Event(place) => numbered(Place::EVENT, *place),
+            Place::Leases(chunk) => numbered(Place::LEASES, chunk),
+            Place::Nodes(chunk) => numbered(Place::NODES, chunk),
+            Place::Event(place) => numbered(Place::EVENT, place),
             Place::Slot(key) => [&[Place::SLOT][..], key].concat().into(),
         }
     }
 
-    pub fn of_key(key: &Bytes) -> Option<Place> {
-        let rest = key.get(1..)?;
+    pub fn damaged(self, reason: impl fmt::Display) -> Damaged {
+        Damaged::new(&self.to_key(), reason)
+    }
+
+    pub fn of_key(key: &'k [u8]) -> Option<Place<'k>> {
+        let (sort, rest) = key.split_first()?;
         let number = || rest.try_into().ok().map(u32::from_be_bytes);
-        match key[0] {
+        match *sort {
             Place::HEAD if rest.is_empty() => Some(Place::Head),
             Place::LEASES => number().map(Place::Leases),
             Place::NODES => number().map(Place::Nodes),
             Place::EVENT => number().map(Place::Event),
-            Place::SLOT => Some(Place::Slot(key.slice(1..))),
+            Place::SLOT => Some(Place::Slot(rest)),
             _ => None,
         }
     }
@@ -435,11 +439,6 @@ impl<'b> VersionRecord<'b> {
             event: self.born_event,
         };
         sound.then(|| Stored::new(&figures, birth, self.value))
-    }
-
-    /// Whether this version is a deletion.
-    pub fn is_tombstone(&self) -> bool {
-        self.created == 0
     }
 }
 

@@ -46,8 +46,13 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub fn new(revision: u64, compacted: u64) -> Shared {
+        Shared::with_room(revision, compacted, 0)
+    }
+
+    /// With room for so many slots.
+    pub fn with_room(revision: u64, compacted: u64, slots: usize) -> Shared {
         Shared {
-            slots: DashSet::default(),
+            slots: DashSet::with_capacity_and_hasher(slots, RandomState::default()),
             index: RwLock::new(Index::new()),
             history: RwLock::new(History::new()),
             leases: RwLock::default(),

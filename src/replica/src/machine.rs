@@ -7,7 +7,7 @@ use crate::entry::{
 use crate::roster::{MemberChange, Roster};
 use crate::{Member, MemberRefusal};
 use bytes::Bytes;
-use keyspace::{Applied, Command, Cut, Keyspace, Reader, Revision, Stamp, WallMs};
+use keyspace::{Applied, Command, Cut, Keyspace, Part, Reader, Revision, Stamp, WallMs};
 use minicbor::{Decode, Encode};
 use std::collections::BTreeMap;
 use store::{LogEntry, Mark, Record};
@@ -169,8 +169,17 @@ impl Machine {
         meta: &Meta,
         records: impl Iterator<Item = keyspace::Record>,
     ) -> Result<Machine, keyspace::Damaged> {
+        Machine::assemble(place, meta, records.map(|record| Part::read(&record)))
+    }
+
+    /// The same from records that were read, see [`Keyspace::assemble`].
+    pub fn assemble(
+        place: Place,
+        meta: &Meta,
+        parts: impl Iterator<Item = Result<Part, keyspace::Damaged>>,
+    ) -> Result<Machine, keyspace::Damaged> {
         Ok(Machine {
-            keyspace: Keyspace::restore(records)?,
+            keyspace: Keyspace::assemble(parts)?,
             roster: meta.roster.clone(),
             origins: meta.origins.clone(),
             place,

@@ -16,11 +16,11 @@ pub const BATCH_BYTES_MAX: usize = 1 << 20;
 /// How much of the log is read at once.
 const SCAN_BYTES: u64 = 4 << 20;
 
-/// The newest run of `member` that the log holds proposals of; 0 if none. What cannot be read is
-/// for the replay to refuse.
-pub fn newest_run(log: &dyn LogReader, member: u64) -> Result<u64, Fault> {
+/// The newest run of `member` that the log holds proposals of after entry `after`; 0 if none. What
+/// cannot be read is for the replay to refuse.
+pub fn newest_run(log: &dyn LogReader, member: u64, after: u64) -> Result<u64, Fault> {
     let mut newest = 0;
-    let mut next = log.first_index();
+    let mut next = log.first_index().max(after + 1);
     while next <= log.last_index() {
         for entry in log.entries(next, log.last_index() + 1, SCAN_BYTES)? {
             next = entry.index + 1;
@@ -369,7 +369,7 @@ mod tests {
         ];
         log.append(&entries, Vote::default())
             .expect("the disk is whole");
-        let logged = newest_run(&log, 1).expect("the disk is whole");
+        let logged = newest_run(&log, 1, 0).expect("the disk is whole");
         assert_eq!(logged, 900, "its own, not another's");
 
         let machine = Machine::new(Roster::default(), Place { index: 0, term: 0 });

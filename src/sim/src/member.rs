@@ -226,7 +226,7 @@ impl Member {
             (owner, machine)
         });
         let log = Box::new(MemLog::open(disk));
-        let logged = newest_run(&*log, id)?;
+        let logged = newest_run(&*log, id, machine.place().index)?;
         owner.incarnation = machine.next_incarnation(&owner, logged, wall);
         let mark = machine.mark(owner);
         if is_new || !checkpoints.increment(mark.index, mark, Vec::new())? {

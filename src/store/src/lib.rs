@@ -116,15 +116,17 @@ pub struct Record {
 pub struct Loaded {
     /// Where it stands.
     pub mark: Mark,
-    /// Its records in key order, increments already laid over the image. An error means the
-    /// checkpoint cannot be trusted.
+    /// Its records in key order, increments already laid over the image; the size hint's lower
+    /// bound is theirs if all is well. They are a state only if the end came without an error.
+    /// After one [`CheckpointStore::load`] gives the checkpoint before this one.
     pub records: Box<dyn Iterator<Item = Result<Record, Fault>> + Send>,
 }
 
 /// Copies of the applied state, so that the log can be cut and a restart is short.
 pub trait CheckpointStore: Send {
-    /// The newest checkpoint that is whole: the newest image with its increments, else the one
-    /// before it. `None` on a new member.
+    /// The newest checkpoint that was not found damaged: the newest image with its increments,
+    /// else the one before it. `None` on a new member. To be read before anything is written, so
+    /// that no increment is laid over what cannot be read.
     fn load(&mut self) -> Result<Option<Loaded>, Fault>;
     /// Starts a whole image. Nothing counts until [`ImageSink::finish`].
     fn begin_image(&mut self, mark: Mark) -> Result<Box<dyn ImageSink>, Fault>;

@@ -46,6 +46,12 @@ where
             (Ok(_), Err(_)) => self.over.next(),
         }
     }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let (image, _) = self.image.size_hint();
+        let (over, _) = self.over.size_hint();
+        (image.max(over), None)
+    }
 }
 
 #[cfg(test)]

@@ -35,11 +35,13 @@ fn write_image(store: &mut Checkpoints, index: u64, records: u32) {
 /// Where the checkpoints in `dir` begin, and what is in them.
 fn load(dir: &Path) -> (u64, Vec<Record>) {
     let mut store = Checkpoints::open(dir).unwrap();
-    let loaded = store.load().unwrap().unwrap();
-    (
-        loaded.mark.index,
-        loaded.records.map(Result::unwrap).collect(),
-    )
+    loop {
+        let loaded = store.load().unwrap().unwrap();
+        let index = loaded.mark.index;
+        if let Ok(records) = loaded.records.collect() {
+            return (index, records);
+        }
+    }
 }
 
 fn files(dir: &Path, kind: &str) -> Vec<PathBuf> {
@@ -98,6 +100,28 @@ fn no_whole_image_is_a_fault_that_says_what_to_do() {
             .contains("no image is whole: remove this member"),
         "{fault}"
     );
+}
+
+/// A member that found all its images damaged must not pass for a new one at its next start.
+#[test]
+fn images_found_damaged_are_not_forgotten() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = Checkpoints::open(dir.path()).unwrap();
+    write_image(&mut store, 10, 3);
+    drop(store);
+    let image = files(dir.path(), "image").pop().unwrap();
+    let mut bytes = fs::read(&image).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&image, bytes).unwrap();
+    let mut store = Checkpoints::open(dir.path()).unwrap();
+    let loaded = store.load().unwrap().unwrap();
+    assert!(loaded.records.collect::<Result<Vec<_>, _>>().is_err());
+    let fault = store.load().err().unwrap();
+    assert!(fault.cause.contains("no image is whole"), "{fault}");
+    drop(store);
+    let fault = Checkpoints::open(dir.path()).err().unwrap();
+    assert!(fault.cause.contains("no image is whole"), "{fault}");
 }
 
 #[test]

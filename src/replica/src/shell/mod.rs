@@ -13,6 +13,7 @@ pub mod applier;
 pub mod checkpointer;
 pub mod inbox;
 pub mod raft_thread;
+mod recover;
 pub mod start;
 pub mod touches;
 

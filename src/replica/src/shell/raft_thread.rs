@@ -97,6 +97,7 @@ impl RaftThread {
     ) -> RaftThread {
         let (member, incarnation) = (shared.member, shared.incarnation);
         let told = applier.lock().machine().place();
+        let removed = shared.roster.read().is_removed(member);
         RaftThread {
             core,
             proposals: Proposals::new(member, incarnation),
@@ -109,7 +110,8 @@ impl RaftThread {
             way: Way::default(),
             next_check_ms: 0,
             told,
-            removed_at: None,
+            // It was applied before the start, or before the end that was to follow.
+            removed_at: removed.then(Instant::now),
             snapshot: None,
         }
     }

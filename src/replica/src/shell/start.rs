@@ -3,13 +3,14 @@
 use super::applier::Applier;
 use super::checkpointer::{self, Job};
 use super::raft_thread::{ApplyJob, Backlog, Copy, RaftThread};
+use super::recover::{self, Replayed};
 use super::{Shared, wall_ms};
 use crate::config::{Config, StartError};
 use crate::core::{Core, CoreConfig};
 use crate::expiry::Expiry;
 use crate::handle::Handle;
 use crate::identity::{cluster_id, member_id};
-use crate::machine::{Machine, Meta, Observer, Owner, Place, Prepared, to_keyspace, to_store};
+use crate::machine::{Machine, Meta, Owner, Place, to_store};
 use crate::proposals::newest_run;
 use crate::roster::{Description, Roster};
 use crate::transport::fetch_members;
@@ -30,9 +31,6 @@ pub const THREADS: usize = 3;
 /// who joins later gets it as a snapshot.
 const FIRST: Place = Place { index: 1, term: 1 };
 
-/// How much of the log is read at once.
-const REPLAY_BYTES: u64 = 4 << 20;
-
 /// What a member is and what it knows, before it runs.
 struct Beginning {
     owner: Owner,
@@ -40,6 +38,14 @@ struct Beginning {
     /// Whom to speak to: the roster's members, or, while that is still to come, those of the
     /// cluster to join.
     peers: Roster,
+    /// What of the log is in the machine and in no checkpoint.
+    replayed: Replayed,
+}
+
+/// The newest checkpoint.
+struct Stored {
+    place: Place,
+    meta: Meta,
 }
 
 /// Starts a replica: over what is on the disk, or, when that is empty, as one of the first members
@@ -51,28 +57,25 @@ pub async fn start(
     checkpoints: Box<dyn CheckpointStore>,
     sink: Box<dyn ChangeSink>,
 ) -> Result<Handle, StartError> {
-    let (checkpoints, loaded) = blocking(move || load(checkpoints)).await?;
-    let (beginning, is_new) = match loaded {
+    let (mut log, mut checkpoints, loaded) = blocking(move || load(log, checkpoints)).await?;
+    let (mut beginning, stored) = match loaded {
         // It was stopped before the leader could tell it anything.
-        Some(beginning) if beginning.machine.place() == Place::default() => {
-            (join(&config).await?, false)
+        Some((beginning, stored)) if beginning.machine.place() == Place::default() => {
+            (join(&config).await?, Some(stored))
         }
-        Some(beginning) => (beginning, false),
-        None if config.join => (join(&config).await?, true),
-        None => (bootstrap(&config)?, true),
+        Some((beginning, stored)) => (beginning, Some(stored)),
+        None if config.join => (join(&config).await?, None),
+        None => (bootstrap(&config)?, None),
     };
-    let force = config.force_new_cluster && !is_new;
-    let (mut log, mut checkpoints, mut beginning) = (log, checkpoints, beginning);
+    let force = config.force_new_cluster;
     let (log, checkpoints, beginning) = blocking(move || {
         let (owner, machine) = (&mut beginning.owner, &beginning.machine);
-        let logged = newest_run(&*log, owner.member)?;
+        let logged = newest_run(&*log, owner.member, machine.place().index)?;
         owner.incarnation = machine.next_incarnation(owner, logged, WallMs(wall_ms()));
-        if is_new {
-            write_image(&mut *checkpoints, &beginning)?;
-        } else if force {
-            stand_alone(&mut *log, &mut *checkpoints, &mut beginning)?;
-        } else {
-            write_owner(&mut *checkpoints, &beginning)?;
+        match stored {
+            None => write_image(&mut *checkpoints, &beginning)?,
+            Some(_) if force => stand_alone(&mut *log, &mut *checkpoints, &mut beginning)?,
+            Some(stored) => write_owner(&mut *checkpoints, stored, &beginning)?,
         }
         Ok((log, checkpoints, beginning))
     })
@@ -109,37 +112,37 @@ async fn blocking<T: Send + 'static>(
     }
 }
 
-type Stored = (Box<dyn CheckpointStore>, Option<Beginning>);
+type Opened = (
+    Box<dyn LogStore>,
+    Box<dyn CheckpointStore>,
+    Option<(Beginning, Stored)>,
+);
 
-fn load(mut checkpoints: Box<dyn CheckpointStore>) -> Result<Stored, StartError> {
-    let Some(loaded) = checkpoints.load()? else {
-        return Ok((checkpoints, None));
+/// The newest checkpoint and what was committed after it, as far as this member knows. Raft is told
+/// of the rest of the log only.
+fn load(
+    log: Box<dyn LogStore>,
+    mut checkpoints: Box<dyn CheckpointStore>,
+) -> Result<Opened, StartError> {
+    let began = Instant::now();
+    let Some((meta, mut machine)) = recover::load(&mut *checkpoints)? else {
+        return Ok((log, checkpoints, None));
     };
-    let damaged = |error: &dyn std::fmt::Display| StartError::Damaged(error.to_string());
-    let meta = Meta::decode(&loaded.mark.meta).map_err(|error| damaged(&error))?;
-    let place = Place {
-        index: loaded.mark.index,
-        term: loaded.mark.term,
-    };
-    let mut fault = None;
-    let records = loaded.records.map_while(|record| match record {
-        Ok(record) => Some(to_keyspace(record)),
-        Err(broken) => {
-            fault = Some(broken);
-            None
-        }
-    });
-    let machine = Machine::restore(place, &meta, records);
-    if let Some(fault) = fault {
-        return Err(fault.into());
-    }
-    let machine = machine.map_err(|error| damaged(&error))?;
+    let place = machine.place();
+    let took_ms = began.elapsed().as_millis() as u64;
+    tracing::info!(index = place.index, took_ms, "loaded the checkpoint");
+    let began = Instant::now();
+    let replayed = recover::replay(&*log.reader(), log.vote().commit, &mut machine)?;
+    let (entries, bytes) = (replayed.entries, replayed.bytes);
+    let took_ms = began.elapsed().as_millis() as u64;
+    tracing::info!(entries, bytes, took_ms, "replayed the log");
     let beginning = Beginning {
         owner: meta.owner,
         peers: machine.roster().clone(),
         machine,
+        replayed,
     };
-    Ok((checkpoints, Some(beginning)))
+    Ok((log, checkpoints, Some((beginning, Stored { place, meta }))))
 }
 
 /// Makes this member the only one. All of its log counts: what was acknowledged is in it, and the
@@ -150,15 +153,7 @@ fn stand_alone(
     checkpoints: &mut dyn CheckpointStore,
     beginning: &mut Beginning,
 ) -> Result<(), StartError> {
-    let mut next = beginning.machine.place().index + 1;
-    while next <= log.last_index() {
-        for entry in log.entries(next, log.last_index() + 1, REPLAY_BYTES)? {
-            next = entry.index + 1;
-            let prepared = Prepared::read(&entry);
-            let prepared = prepared.map_err(|error| StartError::Damaged(error.to_string()))?;
-            beginning.machine.apply(&prepared, &mut Unwatched);
-        }
-    }
+    recover::replay(&*log.reader(), log.last_index(), &mut beginning.machine)?;
     beginning.machine.reduce_to(beginning.owner.member);
     beginning.peers = beginning.machine.roster().clone();
     write_image(checkpoints, beginning)?;
@@ -166,13 +161,6 @@ fn stand_alone(
     let vote = log.vote();
     log.reset(place.index, place.term)?;
     Ok(log.append(&[], vote)?)
-}
-
-/// Nobody watches what is replayed before the replica runs.
-struct Unwatched;
-
-impl Observer for Unwatched {
-    fn applied(&mut self, _: &keyspace::Command, _: &keyspace::Applied) {}
 }
 
 /// The initial cluster's members with the ids that etcd gives them.
@@ -226,6 +214,7 @@ fn bootstrap(config: &Config) -> Result<Beginning, StartError> {
         },
         peers: roster.clone(),
         machine: Machine::new(roster, FIRST),
+        replayed: Replayed::default(),
     })
 }
 
@@ -266,6 +255,7 @@ async fn join(config: &Config) -> Result<Beginning, StartError> {
         },
         machine: Machine::new(Roster::default(), Place::default()),
         peers: Roster::new(members),
+        replayed: Replayed::default(),
     })
 }
 
@@ -304,10 +294,15 @@ fn write_image(
 /// to lay it over, an image.
 fn write_owner(
     checkpoints: &mut dyn CheckpointStore,
+    stored: Stored,
     beginning: &Beginning,
 ) -> Result<(), StartError> {
-    let mark = beginning.machine.mark(beginning.owner);
-    let since = mark.index;
+    let since = stored.place.index;
+    let mark = Mark {
+        index: since,
+        term: stored.place.term,
+        meta: stored.meta.moved_to(beginning.owner).encode(),
+    };
     if checkpoints.increment(since, mark, Vec::new())? {
         return Ok(());
     }
@@ -359,7 +354,8 @@ fn run(
         config,
     });
     shared.peers.update(&beginning.peers, &shared);
-    let applier = Applier::new(beginning.machine, Arc::clone(&shared), sink);
+    let mut applier = Applier::new(beginning.machine, Arc::clone(&shared), sink);
+    applier.count(beginning.replayed.entries, beginning.replayed.bytes);
     let applier = Arc::new(Mutex::new(applier));
     let backlog = Arc::new(Backlog::default());
     let raft = RaftThread::new(

@@ -13,6 +13,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use bytes::{Buf, BufMut, Bytes};
@@ -160,17 +161,73 @@ pub(super) struct Blocks {
     ordinal: u32,
     records: u64,
     checks: u32,
+    end: End,
+}
+
+/// What the end block says of all others.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct End {
+    records: u64,
+    /// CRC32C of their checks.
+    check: u32,
 }
 
 /// One block of an image, as far as its check goes.
 struct Block {
     tag: u32,
+    ordinal: u32,
     records: u32,
     body: Bytes,
+    check: [u8; 4],
+}
+
+impl Block {
+    fn body_bytes(header: &[u8; BLOCK_HEADER_BYTES]) -> u64 {
+        u64::from((&header[16..]).get_u32_le())
+    }
+
+    /// A block from its header and body; `None` if its check is another.
+    fn decode(header: &[u8; BLOCK_HEADER_BYTES], body: Bytes) -> Option<Block> {
+        let (check, mut fields) = header.split_first_chunk()?;
+        let found = crc32c::crc32c_append(crc32c::crc32c(fields), &body);
+        (found == u32::from_le_bytes(*check)).then(|| Block {
+            tag: fields.get_u32_le(),
+            ordinal: fields.get_u32_le(),
+            records: fields.get_u32_le(),
+            body,
+            check: *check,
+        })
+    }
+}
+
+impl End {
+    /// Reads the last block of a file of so many bytes, which is as long in every image; `None`
+    /// when it is damaged.
+    fn read(file: &File, bytes: u64) -> io::Result<Option<End>> {
+        let mut header = [0; BLOCK_HEADER_BYTES];
+        let mut body = [0; END_BODY_BYTES];
+        let Some(offset) = bytes.checked_sub((header.len() + body.len()) as u64) else {
+            return Ok(None);
+        };
+        file.read_exact_at(&mut header, offset)?;
+        file.read_exact_at(&mut body, offset + header.len() as u64)?;
+        let block = Block::decode(&header, Bytes::copy_from_slice(&body));
+        let end = block.as_ref().and_then(End::of);
+        Ok(end.filter(|end| end.records <= bytes / RECORD_HEADER_BYTES as u64))
+    }
+
+    fn of(block: &Block) -> Option<End> {
+        let mut body = &block.body[..];
+        (block.tag == TAG_END && body.len() == END_BODY_BYTES).then(|| End {
+            records: body.get_u64_le(),
+            check: body.get_u32_le(),
+        })
+    }
 }
 
 impl Blocks {
-    /// Opens an image and reads where it stands.
+    /// Opens an image and reads where it stands and how it ends. Whether what is between is whole
+    /// shows only as it is read.
     pub(super) fn open(path: &Path) -> Result<(Mark, Blocks), Fault> {
         let failure = |error| failed("open the image", path, &error);
         let mut file = File::open(path).map_err(failure)?;
@@ -181,6 +238,8 @@ impl Blocks {
             let cause = "it is no image, or a newer version wrote it";
             return Err(refused("open the image", path, cause));
         }
+        let end = End::read(&file, bytes).map_err(failure)?;
+        let end = end.ok_or_else(|| refused("open the image", path, "its end is damaged"))?;
         let mut blocks = Blocks {
             path: path.to_path_buf(),
             file,
@@ -188,6 +247,7 @@ impl Blocks {
             ordinal: 0,
             records: 0,
             checks: 0,
+            end,
         };
         let mut block = blocks.read_block()?;
         if block.tag != TAG_MARK || block.body.len() < MARK_BODY_BYTES_MIN {
@@ -201,15 +261,15 @@ impl Blocks {
         Ok((mark, blocks))
     }
 
-    /// Reads all that is left and answers the image's check, if it is whole.
-    pub(super) fn verify(mut self) -> Result<u32, Fault> {
-        while self.next_records()?.is_some() {}
-        Ok(self.checks)
+    /// The check that tells this image from any other.
+    pub(super) fn check(&self) -> u32 {
+        self.end.check
     }
 
     /// The records.
     pub(super) fn records(self) -> Records {
         Records {
+            left: self.end.records as usize,
             blocks: Some(self),
             body: Bytes::new(),
         }
@@ -217,22 +277,17 @@ impl Blocks {
 
     /// The next block of records; `None` at the end of a whole image.
     fn next_records(&mut self) -> Result<Option<Bytes>, Fault> {
-        let checks = self.checks;
-        let mut block = self.read_block()?;
+        let before = End {
+            records: self.records,
+            check: self.checks,
+        };
+        let block = self.read_block()?;
         match block.tag {
             TAG_RECORDS => {
                 self.records += u64::from(block.records);
                 Ok(Some(block.body))
             }
-            TAG_END
-                if block.body.len() == END_BODY_BYTES
-                    && block.body.get_u64_le() == self.records
-                    && block.body.get_u32_le() == checks
-                    && self.left_bytes == 0 =>
-            {
-                self.checks = checks;
-                Ok(None)
-            }
+            _ if End::of(&block) == Some(before) && self.left_bytes == 0 => Ok(None),
             _ => Err(self.damaged()),
         }
     }
@@ -240,26 +295,20 @@ impl Blocks {
     fn read_block(&mut self) -> Result<Block, Fault> {
         let mut header = [0; BLOCK_HEADER_BYTES];
         self.read(&mut header)?;
-        let mut fields = &header[..];
-        let check = fields.get_u32_le();
-        let (tag, ordinal) = (fields.get_u32_le(), fields.get_u32_le());
-        let (records, body_bytes) = (fields.get_u32_le(), fields.get_u32_le());
+        let body_bytes = Block::body_bytes(&header);
         let bytes_max = (BLOCK_BYTES + RECORD_HEADER_BYTES + RECORD_BYTES_MAX) as u64;
-        if ordinal != self.ordinal || u64::from(body_bytes) > bytes_max.min(self.left_bytes) {
+        if body_bytes > bytes_max.min(self.left_bytes) {
             return Err(self.damaged());
         }
-        let mut body = vec![0; body_bytes as usize];
-        self.read(&mut body)?;
-        if crc32c::crc32c_append(crc32c::crc32c(&header[4..]), &body) != check {
-            return Err(self.damaged());
-        }
-        self.checks = crc32c::crc32c_append(self.checks, &header[..4]);
+        let mut body = Vec::with_capacity(body_bytes as usize);
+        let read = (&mut self.file).take(body_bytes).read_to_end(&mut body);
+        read.map_err(|error| failed(READ, &self.path, &error))?;
+        self.left_bytes -= body.len() as u64;
+        let block = Block::decode(&header, body.into()).filter(|b| b.ordinal == self.ordinal);
+        let block = block.ok_or_else(|| self.damaged())?;
+        self.checks = crc32c::crc32c_append(self.checks, &block.check);
         self.ordinal += 1;
-        Ok(Block {
-            tag,
-            records,
-            body: body.into(),
-        })
+        Ok(block)
     }
 
     fn read(&mut self, bytes: &mut [u8]) -> Result<(), Fault> {
@@ -287,6 +336,8 @@ pub(super) struct Records {
     /// `None` after the end or an error.
     blocks: Option<Blocks>,
     body: Bytes,
+    /// How many are left by the image's own word.
+    left: usize,
 }
 
 impl Iterator for Records {
@@ -309,7 +360,12 @@ impl Iterator for Records {
             let blocks = self.blocks.take()?;
             return Some(Err(blocks.damaged()));
         }
+        self.left = self.left.saturating_sub(1);
         record.map(Ok)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left, None)
     }
 }
 

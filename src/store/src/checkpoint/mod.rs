@@ -2,8 +2,9 @@
 //!
 //! **Restart = image + increments + log**, and these promises make it right:
 //!
-//! 1. An image gets its name only when all of it is on disk, and is read only after every block of
-//!    it was checked. So an image that is used holds exactly the state at its index.
+//! 1. An image gets its name only when all of it is on disk. Every block of it is checked as it is
+//!    read, and only who came to its end has read a state. So an image that is used holds exactly
+//!    the state at its index. One that turns out damaged is passed over, with its increments.
 //! 2. Increments belong to one image by its check. A batch of them, with its mark, is in sled whole
 //!    or not at all, and holds all that changed since the mark before it
 //!    ([`CheckpointStore::increment`] refuses any other). So image and increments together hold
@@ -18,8 +19,8 @@
 //!    log begins no later than right after the mark.
 //! 4. Nothing is removed before what supersedes it is on disk.
 //!
-//! The files, in one directory: `N.image`; `N.unfinished`, an image being written; and
-//! `N-M.increments`, sled's directory for the increments over image `N`. `M` makes it new each
+//! The files, in one directory: `N.image`; `N.unfinished`, an image being written; `N.damaged`, one
+//! that was passed over, until the next is finished; and `N-M.increments`, sled's directory for the increments over image `N`. `M` makes it new each
 //! time: a directory about which there was a doubt is not used again.
 
 mod image;
@@ -32,14 +33,15 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::disk::{DirLock, failed, make_dir, remove, sync_dir};
+use crate::disk::{DirLock, failed, make_dir, refused, remove, sync_dir};
 use crate::merge::Merge;
 use crate::{CheckpointStore, Fault, IMAGES_KEPT, ImageSink, Loaded, Mark, Record};
-use image::{Blocks, Writer};
+use image::{Blocks, Records, Writer};
 use increments::{Doubt, Increments};
 
 const IMAGE: &str = "image";
 const UNFINISHED: &str = "unfinished";
+const DAMAGED: &str = "damaged";
 const INCREMENTS: &str = "increments";
 
 /// A [`CheckpointStore`] in a directory.
@@ -65,6 +67,8 @@ struct Catalog {
     increments: Option<Mark>,
     /// Above any number in the directory.
     next_number: u32,
+    /// What was wrong with the image passed over last.
+    damage: Option<Fault>,
 }
 
 #[derive(Clone)]
@@ -80,14 +84,15 @@ struct Listing {
     images: Vec<u32>,
     increments: Vec<(u32, u32)>,
     unfinished: Vec<u32>,
+    damaged: Vec<u32>,
 }
 
 impl Checkpoints {
-    /// Opens the checkpoints in `dir`, which is made if missing. Reads the newest image, to know
-    /// that it is whole, and falls back to the one before if it is not.
+    /// Opens the checkpoints in `dir`, which is made if missing. Of the images it looks at both
+    /// ends: a restart would take half as long again if all of them were read for it twice.
     ///
     /// # Errors
-    /// When another process has it open, the disk fails, or no image is whole.
+    /// When another process has it open, the disk fails, or no image has both its ends.
     pub fn open(dir: &Path) -> Result<Checkpoints, Fault> {
         make_dir(dir)?;
         let lock = DirLock::take(dir)?;
@@ -95,7 +100,17 @@ impl Checkpoints {
         for &number in &listing.unfinished {
             remove(&path_of(dir, number, UNFINISHED))?;
         }
-        let images = whole_images(dir, &listing.images)?;
+        let (images, damage) = complete_images(dir, &listing.images);
+        let passed_over = listing.damaged.last().map(|&number| {
+            let path = path_of(dir, number, DAMAGED);
+            refused("read the image", &path, "it was found damaged")
+        });
+        let damage = damage.or(passed_over);
+        if images.is_empty()
+            && let Some(damage) = damage
+        {
+            return Err(none_whole(damage));
+        }
         let increments = open_increments(dir, images.last(), &listing.increments);
         let shared = Arc::new(Shared {
             dir: dir.to_path_buf(),
@@ -103,6 +118,7 @@ impl Checkpoints {
                 images,
                 increments: increments.as_ref().and_then(|found| found.mark.clone()),
                 next_number: listing.next_number(),
+                damage,
             }),
             increments: Mutex::new(increments),
             _lock: lock,
@@ -111,50 +127,87 @@ impl Checkpoints {
     }
 }
 
-/// The images that can be used, the newest being whole and the older one presumably so.
-fn whole_images(dir: &Path, numbers: &[u32]) -> Result<Vec<Image>, Fault> {
-    let mut images = Vec::new();
-    let mut last_fault = None;
-    for &number in numbers {
-        match Blocks::open(&path_of(dir, number, IMAGE)) {
-            Ok((mark, _)) => images.push(Image {
-                number,
-                mark,
-                check: 0,
-            }),
-            Err(fault) => last_fault = Some(skip(fault)),
-        }
-    }
-    images.sort_by_key(|image| (image.mark.index, image.number));
-    while let Some(newest) = images.last_mut() {
-        let path = path_of(dir, newest.number, IMAGE);
-        match Blocks::open(&path).and_then(|(_, blocks)| blocks.verify()) {
-            Ok(check) => {
-                newest.check = check;
-                break;
-            }
-            Err(fault) => {
-                last_fault = Some(skip(fault));
-                images.pop();
+impl Checkpoints {
+    /// The newest image with its increments.
+    fn read(&self, image: Image, blocks: Blocks) -> Loaded {
+        let mut increments = self.shared.increments.lock();
+        let mut over = Vec::new();
+        if let Some(found) = increments.as_ref() {
+            match found.records() {
+                Ok(records) => over = records,
+                Err(doubt) => self.shared.drop_increments(&mut increments, &doubt),
             }
         }
-    }
-    match last_fault {
-        Some(fault) if images.is_empty() => Err(Fault {
-            cause: format!(
-                "{}; no image is whole: remove this member from the cluster and add it again with \
-                 an empty data directory, or restore a backup if it is the only one",
-                fault.cause
-            ),
-            ..fault
-        }),
-        Some(_) | None => Ok(images),
+        let mark = increments.as_ref().and_then(|found| found.mark.clone());
+        let below = Reading {
+            shared: self.shared.clone(),
+            number: image.number,
+            records: blocks.records(),
+        };
+        Loaded {
+            mark: mark.unwrap_or(image.mark),
+            records: Box::new(Merge::new(below, over.into_iter().map(Ok))),
+        }
     }
 }
 
-fn skip(fault: Fault) -> Fault {
+/// The records of an image that is passed over from then on should it turn out damaged.
+struct Reading {
+    shared: Arc<Shared>,
+    number: u32,
+    records: Records,
+}
+
+impl Iterator for Reading {
+    type Item = Result<Record, Fault>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let next = self.records.next();
+        if let Some(Err(fault)) = &next {
+            self.shared.pass_over(self.number, fault);
+        }
+        next
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.records.size_hint()
+    }
+}
+
+/// The images that begin and end as images do, by index, and what was wrong with another.
+fn complete_images(dir: &Path, numbers: &[u32]) -> (Vec<Image>, Option<Fault>) {
+    let mut images = Vec::new();
+    let mut damage = None;
+    for &number in numbers {
+        match Blocks::open(&path_of(dir, number, IMAGE)) {
+            Ok((mark, blocks)) => images.push(Image {
+                number,
+                mark,
+                check: blocks.check(),
+            }),
+            Err(fault) => {
+                warn_of(&fault);
+                damage = Some(fault);
+            }
+        }
+    }
+    images.sort_by_key(|image| (image.mark.index, image.number));
+    (images, damage)
+}
+
+fn warn_of(fault: &Fault) {
     tracing::warn!(%fault, "an image is damaged, the one before it is used");
-    fault
+}
+
+fn none_whole(fault: Fault) -> Fault {
+    Fault {
+        cause: format!(
+            "{}; no image is whole: remove this member from the cluster and add it again with an \
+             empty data directory, or restore a backup if it is the only one",
+            fault.cause
+        ),
+        ..fault
+    }
 }
 
 /// The increments over the newest image, if there are any without doubt. Removes all others.
@@ -185,28 +238,19 @@ fn doubted(path: &Path, doubt: &Doubt) {
 
 impl CheckpointStore for Checkpoints {
     fn load(&mut self) -> Result<Option<Loaded>, Fault> {
-        let mut increments = self.shared.increments.lock();
-        let newest = self.shared.catalog.lock().images.last().cloned();
-        let Some(image) = newest else {
-            return Ok(None);
-        };
-        let (mark, blocks) = Blocks::open(&path_of(&self.shared.dir, image.number, IMAGE))?;
-        let mut over = Vec::new();
-        if let Some(found) = increments.as_ref() {
-            match found.records() {
-                Ok(records) => over = records,
-                Err(doubt) => self.shared.drop_increments(&mut increments, &doubt),
+        loop {
+            let (newest, damage) = {
+                let catalog = self.shared.catalog.lock();
+                (catalog.images.last().cloned(), catalog.damage.clone())
+            };
+            let Some(image) = newest else {
+                return damage.map_or(Ok(None), |damage| Err(none_whole(damage)));
+            };
+            match Blocks::open(&path_of(&self.shared.dir, image.number, IMAGE)) {
+                Ok((_, blocks)) => return Ok(Some(self.read(image, blocks))),
+                Err(fault) => self.shared.pass_over(image.number, &fault),
             }
         }
-        let mark = increments
-            .as_ref()
-            .and_then(|found| found.mark.clone())
-            .unwrap_or(mark);
-        let records = Merge::new(blocks.records(), over.into_iter().map(Ok));
-        Ok(Some(Loaded {
-            mark,
-            records: Box::new(records),
-        }))
     }
 
     fn begin_image(&mut self, mark: Mark) -> Result<Box<dyn ImageSink>, Fault> {
@@ -278,6 +322,30 @@ impl Shared {
         }
     }
 
+    /// Uses a damaged image no more, nor the increments over it. Its file gets another name, so that
+    /// it is not taken for the newest image again, and increments over the one before for stale.
+    fn pass_over(&self, number: u32, fault: &Fault) {
+        warn_of(fault);
+        let mut increments = self.increments.lock();
+        let damaged = path_of(&self.dir, number, DAMAGED);
+        let renamed = fs::rename(path_of(&self.dir, number, IMAGE), &damaged)
+            .map_err(|error| failed("rename the damaged image", &damaged, &error));
+        if let Err(fault) = renamed.and_then(|()| sync_dir(&self.dir)) {
+            tracing::warn!(%fault, "a damaged image keeps its name");
+        }
+        let mut catalog = self.catalog.lock();
+        let was_newest = catalog.images.last().is_some_and(|i| i.number == number);
+        catalog.images.retain(|image| image.number != number);
+        catalog.damage = Some(fault.clone());
+        if was_newest {
+            catalog.increments = None;
+        }
+        drop(catalog);
+        if was_newest && let Some(increments) = increments.take() {
+            increments.discard();
+        }
+    }
+
     /// Gives an image that is on disk its name, and removes what it supersedes.
     fn take_image(&self, image: Image) -> Result<(), Fault> {
         let mut increments = self.increments.lock();
@@ -306,7 +374,11 @@ impl Shared {
             increments.discard();
         }
         // Damaged images that were passed over go, too.
-        for number in Listing::read(&self.dir)?.images {
+        let listing = Listing::read(&self.dir)?;
+        for number in listing.damaged {
+            remove(&path_of(&self.dir, number, DAMAGED))?;
+        }
+        for number in listing.images {
             if !kept.contains(&number) {
                 remove(&path_of(&self.dir, number, IMAGE))?;
             }
@@ -390,6 +462,7 @@ impl Listing {
         match name.extension().and_then(OsStr::to_str)? {
             IMAGE => self.images.push(stem.parse().ok()?),
             UNFINISHED => self.unfinished.push(stem.parse().ok()?),
+            DAMAGED => self.damaged.push(stem.parse().ok()?),
             INCREMENTS => {
                 let (image, number) = stem.split_once('-')?;
                 self.increments
@@ -402,7 +475,8 @@ impl Listing {
 
     fn next_number(&self) -> u32 {
         let increments = self.increments.iter().map(|&(_, number)| number);
-        let others = self.images.iter().chain(&self.unfinished).copied();
+        let others = self.images.iter().chain(&self.unfinished);
+        let others = others.chain(&self.damaged).copied();
         increments
             .chain(others)
             .max()
