@@ -7,7 +7,7 @@
 
 use anyhow::{Context, Result};
 use keyspace::command::{Op, Put, Txn};
-use keyspace::{Change, Command, LeaseId, Revision};
+use keyspace::{Applied, Command, LeaseId, Revision};
 use replica::{ChangeSink, Config, Handle};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -26,7 +26,8 @@ const PROPOSALS: usize = 16;
 struct Nobody;
 
 impl ChangeSink for Nobody {
-    fn publish(&mut self, _: Revision, _: &[Change]) {}
+    fn publish(&mut self, _: &Command, _: &Applied) {}
+    fn restored(&mut self, _: Revision) {}
 }
 
 #[tokio::main]

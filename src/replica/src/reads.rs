@@ -1,7 +1,7 @@
 //! Linearizable reads: all that arrive while a round is under way share the next one. Sans I/O;
 //! `W` is whatever waits.
 
-use crate::core::{Core, ReadReady};
+use crate::core::{Core, ReadReady, Role};
 
 /// Ticks after which an unanswered round is asked anew: it may have been lost, or met a leader that
 /// had committed nothing in its term yet. etcd retries after 500 ms too.
@@ -50,7 +50,9 @@ impl<W> Reads<W> {
         let view = core.view();
         let asked = (view.leader, view.term);
         let lost = asked != self.asked || self.waiting_ticks >= RETRY_TICKS;
-        if view.leader == 0 || (!self.waiting.is_empty() && !lost) {
+        // A leader that has committed nothing in its term yet would drop it.
+        let early = view.role == Role::Leader && !view.settled;
+        if view.leader == 0 || early || (!self.waiting.is_empty() && !lost) {
             return;
         }
         self.waiting.append(&mut self.queued);

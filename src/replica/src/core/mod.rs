@@ -160,6 +160,8 @@ pub struct View {
     pub leader: u64,
     /// The newest entry known to be committed.
     pub committed: u64,
+    /// This member leads, and has committed in its term: it can be asked for a read index.
+    pub settled: bool,
     /// This member leads, is the only voter, and has committed in its term: what it has applied
     /// is everything that anyone was told.
     pub alone: bool,
@@ -415,6 +417,7 @@ impl Core {
             term: raft.term,
             leader: raft.leader_id,
             committed: raft.raft_log.committed,
+            settled: raft.state == StateRole::Leader && raft.commit_to_current_term(),
             alone: raft.state == StateRole::Leader
                 && raft.prs().is_singleton()
                 && raft.apply_to_current_term(),

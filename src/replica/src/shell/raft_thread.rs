@@ -139,8 +139,14 @@ impl RaftThread {
                 return Ok(());
             }
             self.tell_applied(applied);
+            let was_settled = self.view.settled;
             self.ask_leader();
             self.advance()?;
+            if self.view.settled && !was_settled {
+                // Reads that came before this leader could answer need not wait for another round.
+                self.ask_leader();
+                self.advance()?;
+            }
             if self
                 .removed_at
                 .is_some_and(|at| at.elapsed() >= REMOVED_LINGER)
