@@ -134,7 +134,7 @@ fn unchunk(mut body: &str) -> String {
 
 /// The names that etcd's own dashboards and alerts ask for, as far as the body has them.
 fn metric_names(body: &str) -> String {
-    const WANTED: [&str; 22] = [
+    const WANTED: [&str; 32] = [
         "etcd_server_has_leader",
         "etcd_server_is_leader",
         "etcd_server_leader_changes_seen_total",
@@ -148,8 +148,18 @@ fn metric_names(body: &str) -> String {
         "etcd_server_slow_apply_total",
         "etcd_server_health_failures",
         "etcd_server_health_success",
+        "etcd_mvcc_put_total",
+        "etcd_mvcc_delete_total",
+        "etcd_mvcc_range_total",
+        "etcd_mvcc_txn_total",
         "etcd_mvcc_db_total_size_in_bytes",
         "etcd_mvcc_db_total_size_in_use_in_bytes",
+        "etcd_debugging_mvcc_events_total",
+        "etcd_debugging_mvcc_keys_total",
+        "etcd_debugging_mvcc_slow_watcher_total",
+        "etcd_debugging_mvcc_total_put_size_in_bytes",
+        "etcd_debugging_mvcc_watch_stream_total",
+        "etcd_debugging_mvcc_watcher_total",
         "etcd_disk_wal_fsync_duration_seconds_bucket",
         "etcd_disk_backend_commit_duration_seconds_bucket",
         "etcd_network_client_grpc_received_bytes_total",

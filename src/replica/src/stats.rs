@@ -1,5 +1,7 @@
 //! What is counted, under the ideas of etcd's metrics; whoever serves metrics gives them names.
 
+use keyspace::command::{Op, Txn};
+use keyspace::{Answer, TxnOutcome};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -92,12 +94,66 @@ pub struct Stats {
     pub leases_renewed: Count,
     /// `etcd_debugging_server_lease_expired_total`.
     pub leases_expired: Count,
+    /// What transactions from the log did to keys.
+    pub keys: KeyStats,
     /// Checkpoints written (`etcd_debugging_snap_save_total_duration_seconds`).
     pub checkpoints: Durations,
     /// Writing and syncing the log, once a round (`etcd_disk_wal_fsync_duration_seconds`).
     pub log_syncs: Durations,
     /// Applying one entry (`etcd_server_apply_duration_seconds`).
     pub applies: Durations,
+}
+
+/// Operations on keys that came through the log, reads among them.
+#[derive(Debug, Default)]
+pub struct KeyStats {
+    /// `etcd_mvcc_put_total`.
+    pub puts: Count,
+    /// `etcd_debugging_mvcc_total_put_size_in_bytes`.
+    pub put_bytes: Count,
+    /// `etcd_mvcc_delete_total`: deletes, however many keys each took.
+    pub deletes: Count,
+    /// `etcd_mvcc_range_total`, as far as they came through the log.
+    pub ranges: Count,
+    /// `etcd_mvcc_txn_total`: transactions of more than one operation.
+    pub txns: Count,
+}
+
+impl KeyStats {
+    /// Counts what a transaction did.
+    pub(crate) fn count(&self, txn: &Txn, outcome: &TxnOutcome) {
+        if self.count_branch(txn, outcome) > 1 {
+            self.txns.add(1);
+        }
+    }
+
+    /// The number of operations, those of nested transactions included.
+    fn count_branch(&self, txn: &Txn, outcome: &TxnOutcome) -> u64 {
+        let ops = match outcome.succeeded {
+            true => &txn.then,
+            false => &txn.otherwise,
+        };
+        let one = |count: &Count| {
+            count.add(1);
+            1
+        };
+        let counted = ops
+            .iter()
+            .zip(&outcome.answers)
+            .map(|(op, answer)| match (op, answer) {
+                (Op::Range(_), _) => one(&self.ranges),
+                (Op::Delete(_), _) => one(&self.deletes),
+                (Op::Put(put), _) => {
+                    let value = put.value.as_ref().map_or(0, bytes::Bytes::len);
+                    self.put_bytes.add((put.key.len() + value) as u64);
+                    one(&self.puts)
+                }
+                (Op::Txn(txn), Answer::Txn(outcome)) => self.count_branch(txn, outcome),
+                // Each operation has an answer of its own kind.
+                (Op::Txn(_), Answer::Range(_) | Answer::Put(_) | Answer::Delete { .. }) => 0,
+            });
+        counted.sum()
+    }
 }
 
 /// One connection's counts.

@@ -10,6 +10,7 @@ use proto::etcdserverpb::request_op::Request;
 use proto::etcdserverpb::{
     CompactionRequest, CompactionResponse, DeleteRangeRequest, PutRequest, RangeRequest, TxnRequest,
 };
+use std::sync::atomic::Ordering::Relaxed;
 
 impl Ops {
     /// Reads keys.
@@ -23,6 +24,7 @@ impl Ops {
 
     /// Reads keys as this member has them. The request is checked.
     pub fn range_here(&self, request: &RangeRequest) -> Result<Ranged, Error> {
+        self.served.ranges.fetch_add(1, Relaxed);
         let answer = self.gate.reader().range(&convert::range(request))?;
         let header = self.header(answer.revision);
         Ok(Ranged::new(header, answer, convert::shown(request)))
@@ -108,7 +110,11 @@ impl Ops {
         }
         let (txn, views) = convert::txn(request);
         let (revision, outcome) = match reads {
-            Reads::Here | Reads::Linearized => self.gate.reader().txn(&txn)?,
+            Reads::Here | Reads::Linearized => {
+                let (revision, outcome) = self.gate.reader().txn(&txn)?;
+                self.served.txn(outcome.answers.len());
+                (revision, outcome)
+            }
             Reads::None => self.propose_txn(txn).await?,
         };
         Ok(convert::committed(self.header(revision), outcome, views))
@@ -201,8 +207,8 @@ impl RangeParts {
             true => 0,
             false => self.step.min(self.left),
         };
-        let reader = self.ops.gate.reader();
-        let answer = reader.range(&self.range)?;
+        self.ops.served.ranges.fetch_add(1, Relaxed);
+        let answer = self.ops.gate.reader().range(&self.range)?;
         let pinned = *self.pinned.get_or_insert(answer.revision);
         self.range.revision.get_or_insert(pinned);
         let found = answer.entries.len() as u64;

@@ -18,6 +18,7 @@ use crate::wire::Header;
 use gateway::keyspace::Revision;
 use gateway::{Gate, Principal};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 /// The etcd release whose behaviour this adapter has, and which it says it is: clients choose what
@@ -48,6 +49,27 @@ pub struct Ops {
     /// Who asks, until clients can log in.
     by: Principal,
     kept_hashes: Arc<hash::Kept>,
+    served: Arc<Served>,
+}
+
+/// What this member did for clients without the log.
+#[derive(Debug, Default)]
+pub struct Served {
+    /// Ranges read, those of transactions among them.
+    pub ranges: AtomicU64,
+    /// Transactions of more than one range.
+    pub txns: AtomicU64,
+    /// Events given to watchers.
+    pub events: AtomicU64,
+}
+
+impl Served {
+    fn txn(&self, ranges: usize) {
+        self.ranges.fetch_add(ranges as u64, Relaxed);
+        if ranges > 1 {
+            self.txns.fetch_add(1, Relaxed);
+        }
+    }
 }
 
 /// What a call's metadata and kind say about when it may run.
@@ -67,7 +89,13 @@ impl Ops {
             options,
             by: Principal::Anonymous,
             kept_hashes: Arc::default(),
+            served: Arc::default(),
         }
+    }
+
+    /// What was served so far.
+    pub fn served(&self) -> &Served {
+        &self.served
     }
 
     /// What the calls stand on.

@@ -13,6 +13,7 @@ use proto::etcdserverpb::{WatchCancelRequest, WatchCreateRequest, WatchRequest};
 use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::{Instant, Sleep};
@@ -243,6 +244,8 @@ impl Session {
                 }
                 watcher.busy = true;
                 let watcher = *watcher;
+                let events = &self.ops.served.events;
+                events.fetch_add(changes.len() as u64, Relaxed);
                 let reply = Watched {
                     header: self.ops.header(through),
                     watch_id: tag,

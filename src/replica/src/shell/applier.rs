@@ -9,7 +9,7 @@ use crate::machine::{Content, Effect, Machine, Observer, StepOutcome};
 use crate::proposals::{Committed, Waiters};
 use keyspace::command::{Nodes, Op, Txn};
 use keyspace::node::Action;
-use keyspace::{Applied, Command, End, NodeOp, Revision};
+use keyspace::{Applied, Command, End, NodeOp, Outcome, Revision};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -204,8 +204,12 @@ impl Applier {
 impl Observer for Watch {
     fn applied(&mut self, command: &Command, applied: &Applied) {
         self.sink.publish(command, applied);
-        if applied.outcome.is_ok() {
-            self.keep_clocks(command);
+        let Ok(outcome) = &applied.outcome else {
+            return;
+        };
+        self.keep_clocks(command);
+        if let (Command::Txn(txn), Outcome::Txn(outcome)) = (command, outcome) {
+            self.shared.stats.keys.count(txn, outcome);
         }
     }
 }

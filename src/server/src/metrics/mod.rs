@@ -64,7 +64,8 @@ impl Metrics {
     /// The page.
     pub fn page(&self) -> String {
         let mut page = Page::default();
-        replica::write(&mut page, &self.gate, &self.replica);
+        let served = self.etcd.ops().served();
+        replica::write(&mut page, &self.gate, &self.replica, served);
         calls::write(&mut page, self.etcd.calls());
         if let Some(timings) = &self.timings {
             calls::write_timings(&mut page, timings);

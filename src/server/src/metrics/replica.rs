@@ -2,19 +2,22 @@
 
 use super::page::Page;
 use crate::{CLUSTER_VERSION, ETCD_VERSION};
+use etcd_v3::ops::Served;
 use gateway::Gate;
 use gateway::keyspace::Span;
 use gateway::keyspace::command::Range;
 use replica::Handle;
 use replica::stats::{BUCKETS_S, Durations, PeerStats};
+use std::sync::atomic::Ordering::Relaxed;
 
 /// Adds what this member knows.
-pub fn write(page: &mut Page, gate: &Gate, replica: &Handle) {
+pub fn write(page: &mut Page, gate: &Gate, replica: &Handle, served: &Served) {
     write_identity(page, gate);
     write_consensus(page, replica);
     write_disk(page, replica);
     write_network(page, gate, replica);
     write_keyspace(page, gate);
+    write_operations(page, replica, served);
     write_watchers(page, gate);
     write_leases(page, replica);
 }
@@ -294,6 +297,45 @@ fn write_keyspace(page: &mut Page, gate: &Gate) {
         "etcd_debugging_mvcc_compact_revision",
         "The revision of the last compaction in store.",
         reader.compacted().0,
+    );
+}
+
+/// Ranges and transactions that only read did not come through the log.
+fn write_operations(page: &mut Page, replica: &Handle, served: &Served) {
+    let logged = &replica.stats().keys;
+    for (name, help, count) in [
+        (
+            "etcd_mvcc_put_total",
+            "Total number of puts seen by this member.",
+            logged.puts.get(),
+        ),
+        (
+            "etcd_mvcc_delete_total",
+            "Total number of deletes seen by this member.",
+            logged.deletes.get(),
+        ),
+        (
+            "etcd_mvcc_range_total",
+            "Total number of ranges seen by this member.",
+            logged.ranges.get() + served.ranges.load(Relaxed),
+        ),
+        (
+            "etcd_mvcc_txn_total",
+            "Total number of txns seen by this member.",
+            logged.txns.get() + served.txns.load(Relaxed),
+        ),
+        (
+            "etcd_debugging_mvcc_events_total",
+            "Total number of events sent by this member.",
+            served.events.load(Relaxed),
+        ),
+    ] {
+        page.counter(name, help, count);
+    }
+    page.gauge(
+        "etcd_debugging_mvcc_total_put_size_in_bytes",
+        "The total size of put kv pairs seen by this member.",
+        logged.put_bytes.get(),
     );
 }
 
