@@ -1,139 +1,11 @@
 //! The process as its operator sees it: exit codes, log lines, ports, signals, restarts.
 
-use proto::etcdserverpb::kv_client::KvClient;
-use proto::etcdserverpb::{PutRequest, RangeRequest};
-use serde_json::Value;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+mod full_disk;
+mod server;
+
+use server::{PATIENCE, Server, get, put, run};
+use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
-use std::process::{Child, ChildStderr, Command, Output, Stdio};
-use std::time::Duration;
-use tonic::transport::Channel;
-
-/// Longest wait for anything; only a broken server makes a test wait so long.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-fn triglot(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_triglot"));
-    command.env_clear().args(args).stdin(Stdio::null());
-    command
-}
-
-fn run(args: &[&str]) -> Output {
-    triglot(args).output().expect("the binary runs")
-}
-
-/// A server that is killed when dropped.
-struct Server {
-    process: Child,
-    log: BufReader<ChildStderr>,
-    /// Where it serves clients; known once it is ready.
-    address: String,
-}
-
-impl Server {
-    /// Starts the only member of a cluster in `dir`, on free ports, and waits until it is ready.
-    fn start(dir: &Path, more: &[&str]) -> Server {
-        let dir = dir.to_str().expect("a plain path");
-        let args = [
-            "--name=a",
-            "--data-dir",
-            dir,
-            "--listen-client-urls=http://127.0.0.1:0",
-            "--advertise-client-urls=http://127.0.0.1:1",
-            "--listen-peer-urls=http://127.0.0.1:0",
-            "--listen-zookeeper-urls=tcp://127.0.0.1:0",
-        ];
-        let mut command = triglot(&args);
-        command.args(more).stderr(Stdio::piped());
-        let mut process = command.spawn().expect("the binary runs");
-        let log = BufReader::new(process.stderr.take().expect("piped"));
-        let mut server = Server {
-            process,
-            log,
-            address: String::new(),
-        };
-        server.await_line("ready to serve client requests");
-        let serving = server.await_line("serving client traffic insecurely");
-        server.address = serving["address"].as_str().expect("text").to_owned();
-        server
-    }
-
-    /// Reads the log up to a line whose message starts so.
-    fn await_line(&mut self, message: &str) -> Value {
-        let mut seen = String::new();
-        loop {
-            let mut line = String::new();
-            let read = self.log.read_line(&mut line).expect("a readable log");
-            assert!(read > 0, "the log ended before {message:?}:\n{seen}");
-            let event: Value = serde_json::from_str(&line).expect("a line is JSON");
-            if event["msg"].as_str().expect("text").starts_with(message) {
-                return event;
-            }
-            seen.push_str(&line);
-        }
-    }
-
-    fn connect(&self) -> TcpStream {
-        let stream = TcpStream::connect(&self.address).expect("it listens");
-        stream.set_read_timeout(Some(PATIENCE)).expect("settable");
-        stream
-    }
-
-    /// Sends bytes and reads until the server closes.
-    fn exchange(&self, sent: &[u8]) -> String {
-        let mut stream = self.connect();
-        stream.write_all(sent).expect("writable");
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).expect("it closes");
-        String::from_utf8_lossy(&answer).into_owned()
-    }
-
-    fn get(&self, path: &str) -> String {
-        let head = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-        self.exchange(head.as_bytes())
-    }
-
-    async fn kv(&self) -> KvClient<Channel> {
-        let uri = format!("http://{}", self.address);
-        KvClient::connect(uri).await.expect("it listens")
-    }
-
-    fn signal(&mut self, signal: &str) -> std::process::ExitStatus {
-        let process = self.process.id().to_string();
-        let sent = Command::new("kill").args([signal, &process]).status();
-        assert!(sent.expect("kill runs").success());
-        self.process.wait().expect("it ends")
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-async fn put(kv: &mut KvClient<Channel>, key: &'static str, value: &'static str) {
-    let request = PutRequest {
-        key: key.into(),
-        value: value.into(),
-        ..PutRequest::default()
-    };
-    kv.put(request).await.expect("accepted");
-}
-
-async fn get(kv: &mut KvClient<Channel>, key: &'static str) -> Vec<String> {
-    let request = RangeRequest {
-        key: key.into(),
-        ..RangeRequest::default()
-    };
-    let answer = kv.range(request).await.expect("answered").into_inner();
-    let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
-    answer.kvs.iter().map(|kv| text(&kv.value)).collect()
-}
 
 #[test]
 fn versions_and_help_are_shown() {
@@ -180,7 +52,9 @@ fn a_port_that_is_taken_ends_the_start() {
 async fn one_port_speaks_http_and_grpc() {
     let dir = tempfile::tempdir().expect("a directory");
     let server = Server::start(dir.path(), &["--metrics=extensive"]);
-    put(&mut server.kv().await, "k", "v").await;
+    let mut kv = server.kv().await;
+    put(&mut kv, "k", "v").await;
+    get(&mut kv, "k").await;
     let health = server.get("/health");
     assert!(health.starts_with("HTTP/1.1 200 OK\r\n"), "{health}");
     assert!(
@@ -198,6 +72,9 @@ async fn one_port_speaks_http_and_grpc() {
         "\netcd_server_has_leader 1\n",
         "\netcd_debugging_mvcc_current_revision 2\n",
         "\netcd_debugging_mvcc_keys_total 1\n",
+        "\netcd_debugging_mvcc_total_put_size_in_bytes 2\n",
+        "\netcd_mvcc_put_total 1\n",
+        "\netcd_mvcc_range_total 1\n",
         "\ngrpc_server_started_total{grpc_method=\"Put\",grpc_service=\"etcdserverpb.KV\",grpc_type=\"unary\"} 1\n",
         "\ngrpc_server_handling_seconds_count{grpc_method=\"Put\",grpc_service=\"etcdserverpb.KV\",grpc_type=\"unary\"} 1\n",
         "\netcd_disk_wal_fsync_duration_seconds_count ",
