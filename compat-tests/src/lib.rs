@@ -8,8 +8,10 @@
 //! This crate must never link anything of ours but the generated wire types.
 //!
 //! Start with `script/mod.rs` (what a script may say), then `oracle.rs` (the servers), `run.rs`
-//! (which script runs where), `matrix.rs` (COMPATIBILITY.md) and `rounds.rs` (kill -9 under load).
+//! (which script runs where), `matrix.rs` (COMPATIBILITY.md), `rounds/` (kill -9 under load) and
+//! `abuse/` (clients that mean harm).
 
+pub mod abuse;
 pub mod matrix;
 pub mod oracle;
 pub mod rounds;

@@ -1,4 +1,5 @@
-//! `compat`: runs the scenarios, kills members under load, and writes COMPATIBILITY.md.
+//! `compat`: runs the scenarios, kills members under load, abuses servers, and writes
+//! COMPATIBILITY.md.
 
 use std::process::ExitCode;
 
@@ -6,7 +7,7 @@ use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
 use compat_tests::oracle::{Cluster, Kind};
 use compat_tests::run::{Plan, Tally};
-use compat_tests::{matrix, rounds};
+use compat_tests::{abuse, matrix, rounds};
 
 #[derive(Parser)]
 #[command(about = "Compares triglot with the originals, over sockets only")]
@@ -57,6 +58,15 @@ enum Command {
         #[arg(long, default_value_t = 100)]
         rounds: usize,
     },
+    /// Be the worst of clients, and judge what it costs the server and the others.
+    Abuse {
+        /// The implementation.
+        #[arg(long, value_enum, default_value_t = Kind::Triglot)]
+        target: Kind,
+        /// Only trials whose name contains this.
+        #[arg(default_value = "")]
+        filter: String,
+    },
     /// Write COMPATIBILITY.md.
     Matrix,
 }
@@ -105,6 +115,7 @@ fn main() -> Result<ExitCode> {
             }
             tally
         }
+        Command::Abuse { target, filter } => runtime.block_on(abuse::run(target, &filter))?,
         Command::Matrix => {
             std::fs::write(matrix::page_path(), matrix::page()?)?;
             return Ok(ExitCode::SUCCESS);

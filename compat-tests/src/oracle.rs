@@ -94,6 +94,8 @@ pub struct Member {
     /// A connection, made when first used.
     pub channel: Channel,
     flags: Vec<String>,
+    /// How many files it may open, if not as many as we.
+    files_max: Option<u64>,
     log: PathBuf,
     process: Option<Child>,
 }
@@ -109,6 +111,7 @@ impl Member {
             client_port,
             peer_port,
             flags: Vec::new(),
+            files_max: None,
             log,
             process: None,
         })
@@ -127,7 +130,15 @@ impl Member {
     /// Starts the process; its data directory decides whether this is a restart.
     fn spawn(&mut self, kind: Kind) -> Result<()> {
         let log = File::options().create(true).append(true).open(&self.log)?;
-        let mut command = Command::new(kind.executable()?);
+        let mut command = match self.files_max {
+            None => Command::new(kind.executable()?),
+            Some(files) => {
+                let mut shell = Command::new("sh");
+                let bounded = format!("ulimit -n {files} && exec \"$0\" \"$@\"");
+                shell.args(["-c", &bounded]).arg(kind.executable()?);
+                shell
+            }
+        };
         // etcd refuses an option that is given both as a flag and in the environment.
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("ETCD_")) {
             command.env_remove(name);
@@ -153,6 +164,19 @@ impl Member {
             let _ = process.kill();
             let _ = process.wait();
         }
+    }
+
+    /// The process's id, while it runs.
+    pub fn process_id(&self) -> Option<u32> {
+        self.process.as_ref().map(Child::id)
+    }
+
+    /// How many lines it has logged.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub fn log_lines(&self) -> Result<usize> {
+        Ok(std::fs::read_to_string(&self.log)?.lines().count())
     }
 
     /// Whether the process runs.
@@ -187,16 +211,34 @@ impl Cluster {
     /// # Errors
     /// When a member exits or does not serve in time; the logs are then kept and named.
     pub async fn start(kind: Kind, count: usize, flags: &[String]) -> Result<Self> {
+        Self::start_bounded(kind, count, flags, None).await
+    }
+
+    /// The same, of members that may open no more than `files_max` files.
+    ///
+    /// # Errors
+    /// As [`Cluster::start`].
+    pub async fn start_bounded(
+        kind: Kind,
+        count: usize,
+        flags: &[String],
+        files_max: Option<u64>,
+    ) -> Result<Self> {
         for _ in 1..START_ATTEMPTS {
-            match Self::attempt(kind, count, flags).await {
+            match Self::attempt(kind, count, flags, files_max).await {
                 Ok(cluster) => return Ok(cluster),
                 Err(error) => eprintln!("starting {} again: {error:#}", kind.name()),
             }
         }
-        Self::attempt(kind, count, flags).await
+        Self::attempt(kind, count, flags, files_max).await
     }
 
-    async fn attempt(kind: Kind, count: usize, flags: &[String]) -> Result<Self> {
+    async fn attempt(
+        kind: Kind,
+        count: usize,
+        flags: &[String],
+        files_max: Option<u64>,
+    ) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("compat-").tempdir()?;
         let mut members = (1..=count)
             .map(|n| Member::plan(format!("m{n}"), dir.path()))
@@ -208,6 +250,7 @@ impl Cluster {
             .join(",");
         for member in &mut members {
             member.flags = member_flags(member, dir.path(), &initial, "new", flags);
+            member.files_max = files_max;
             member.spawn(kind)?;
         }
         let mut cluster = Self {

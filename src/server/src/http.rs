@@ -2,7 +2,9 @@
 //! browsers, and answers in the form of Go's `http` package, which clients and probes have come to
 //! expect byte for byte.
 
+use crate::backlog::{Backlog, Counted, Turn};
 use crate::flags::value::Words;
+use crate::listen::Handler;
 use crate::metrics::calls::{Timed, Timings};
 use axum::Router;
 use axum::body::Body;
@@ -16,6 +18,7 @@ use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::future::RouteFuture;
+use etcd_v3::calls::{Kind, Method as Call};
 use http_body_util::Either;
 use hyper::body::Incoming;
 use pin_project_lite::pin_project;
@@ -27,7 +30,7 @@ use std::task::{Context, Poll, ready};
 use tower::Service;
 
 /// The content of an answer: of a gRPC call, or of anything else.
-pub type Content = Either<tonic::body::Body, axum::body::Body>;
+pub type Content = Counted<Either<tonic::body::Body, axum::body::Body>>;
 
 /// What an HTTP/2 request for gRPC is given to.
 pub trait Grpc:
@@ -65,6 +68,28 @@ pub struct Front<G> {
     pub http: Router,
     /// Where the time of gRPC calls is noted, if it is.
     pub timings: Option<Arc<Timings>>,
+    /// What the connection holds of its answers.
+    pub held: Held,
+}
+
+/// A client that does not look at its streams may still make calls, so they are held apart.
+#[derive(Clone, Default)]
+pub struct Held {
+    calls: Backlog,
+    streams: Backlog,
+}
+
+impl<G: Grpc> Handler for Front<G> {
+    fn for_connection(&self) -> Self {
+        let held = Held {
+            calls: self.held.calls.of_another(),
+            streams: self.held.streams.of_another(),
+        };
+        Front {
+            held,
+            ..self.clone()
+        }
+    }
 }
 
 impl<G: Grpc> hyper::service::Service<Request<Incoming>> for Front<G> {
@@ -73,25 +98,55 @@ impl<G: Grpc> hyper::service::Service<Request<Incoming>> for Front<G> {
     type Future = Answer<G::Future>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        match &self.grpc {
+        let turn = match streams(request.uri().path()) {
+            true => None,
+            false => Some(Turn::default()),
+        };
+        let backlog = match &turn {
+            Some(_) => self.held.calls.clone(),
+            None => self.held.streams.clone(),
+        };
+        let making = match &self.grpc {
             Some(grpc) if is_grpc(request.headers()) => {
                 let timings = self.timings.as_ref();
-                Answer::Grpc {
+                Making::Grpc {
                     timed: timings.and_then(|it| Timed::start(it, request.uri().path())),
                     future: grpc.clone().call(request),
                 }
             }
-            Some(_) | None => Answer::Http {
+            Some(_) | None => Making::Http {
                 future: self.http.clone().call(request),
             },
+        };
+        Answer {
+            turn,
+            backlog,
+            making,
         }
     }
 }
 
+/// Whether a call is answered bit by bit, for as long as its client wants.
+fn streams(path: &str) -> bool {
+    match Call::of(path).map(Call::kind) {
+        Some(Kind::ServerStream | Kind::BidiStream) => true,
+        Some(Kind::Unary) | None => false,
+    }
+}
+
 pin_project! {
-    /// An answer being made.
-    #[project = AnswerProjection]
-    pub enum Answer<F> {
+    /// An answer that waits for its turn, or is being made. Of a stream, each message has a turn.
+    pub struct Answer<F> {
+        turn: Option<Turn>,
+        backlog: Backlog,
+        #[pin]
+        making: Making<F>,
+    }
+}
+
+pin_project! {
+    #[project = MakingProjection]
+    enum Making<F> {
         Grpc { #[pin] future: F, timed: Option<Timed> },
         Http { #[pin] future: RouteFuture<Infallible> },
     }
@@ -104,19 +159,30 @@ where
     type Output = Result<hyper::Response<Content>, Infallible>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.project() {
-            AnswerProjection::Grpc { future, timed } => {
+        let this = self.project();
+        if let Some(turn) = this.turn {
+            ready!(turn.poll(this.backlog, context));
+        }
+        let answer = match this.making.project() {
+            MakingProjection::Grpc { future, timed } => {
                 let answer = ready!(future.poll(context));
                 if let Some(timed) = timed.take() {
                     timed.finish();
                 }
-                Poll::Ready(answer.map(|response| response.map(Either::Left)))
+                answer.map(|response| response.map(Either::Left))
             }
-            AnswerProjection::Http { future } => {
+            MakingProjection::Http { future } => {
                 let answer = ready!(future.poll(context));
-                Poll::Ready(answer.map(|response| response.map(Either::Right)))
+                answer.map(|response| response.map(Either::Right))
             }
-        }
+        };
+        let backlog = this.backlog.clone();
+        Poll::Ready(answer.map(|response| {
+            response.map(|body| match this.turn {
+                Some(_) => Counted::whole(body, backlog),
+                None => Counted::stream(body, backlog),
+            })
+        }))
     }
 }
 

@@ -2,6 +2,7 @@
 //! the preface) on each until the server stops.
 
 use crate::config::Config;
+use crate::greeting::Greeted;
 use crate::http::Content;
 use crate::url::Url;
 use crate::workers::Workers;
@@ -12,11 +13,12 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use socket2::{SockRef, TcpKeepalive};
 use std::convert::Infallible;
+use std::fmt::Display;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -26,11 +28,19 @@ use tracing::{debug, info, warn};
 
 /// Connections that the kernel completes before we accept them.
 const BACKLOG: u32 = 4096;
-/// File descriptors left for the log, checkpoints and peers (etcd's figure); connections get the
-/// rest of what the process may open.
+/// File descriptors left for the log, checkpoints and our connections to peers (etcd's figure);
+/// accepted connections get the rest of what the process may open, ...
 const RESERVED_FDS: u64 = 150;
+/// ... and peers this part of it, but not more than any cluster needs.
+const PEERS_PART: u64 = 8;
+const PEER_CONNECTIONS_MAX: u64 = 256;
 /// How long to wait before accepting again when the system is out of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How often the log repeats that connections cannot be accepted.
+const COMPLAINT_PAUSE: Duration = Duration::from_secs(60);
+/// The most streams on a connection where the operator names no figure. Each costs memory before
+/// anything is asked on it, and nobody has more calls under way at a time.
+const STREAMS_MAX: u32 = 16_384;
 /// How long a client may take to send an HTTP/1 request's head (etcd's figure).
 const HEAD_READ_MAX: Duration = Duration::from_secs(5 * 60);
 /// The most that a request's headers may take, in HTTP/1 and (uncompressed) in HTTP/2.
@@ -44,31 +54,19 @@ const DRAIN_MAX: Duration = Duration::from_secs(1);
 /// A connection that is silent for this long is asked by the kernel whether it still lives.
 const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
 
-/// Answers requests. Cheap to clone: each connection has one.
+/// Answers requests.
 pub trait Handler:
     Service<
         Request<Incoming>,
         Response = Response<Content>,
         Error = Infallible,
         Future: Future<Output = Result<Response<Content>, Infallible>> + Send + 'static,
-    > + Clone
-    + Send
+    > + Send
     + Sync
     + 'static
 {
-}
-
-impl<S> Handler for S where
-    S: Service<
-            Request<Incoming>,
-            Response = Response<Content>,
-            Error = Infallible,
-            Future: Future<Output = Result<Response<Content>, Infallible>> + Send + 'static,
-        > + Clone
-        + Send
-        + Sync
-        + 'static
-{
+    /// One for a new connection.
+    fn for_connection(&self) -> Self;
 }
 
 /// A bound socket.
@@ -143,17 +141,29 @@ pub struct Connections {
     http: Arc<auto::Builder<TokioExecutor>>,
     slots: Arc<Semaphore>,
     workers: Workers,
+    /// How long a peer may take nothing of what it is sent; none for as long as it wants.
+    patience: Option<Duration>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
 
+/// Who connects.
+#[derive(Clone, Copy, Debug)]
+pub enum Side {
+    /// Clients, probes and browsers.
+    Clients,
+    /// Other members.
+    Peers,
+}
+
 impl Connections {
     /// None yet; they will run on these threads.
-    pub fn new(config: &Config, workers: Workers) -> Connections {
+    pub fn new(config: &Config, workers: Workers, side: Side) -> Connections {
         Connections {
             workers,
             http: Arc::new(http_settings(config)),
-            slots: Arc::new(Semaphore::new(connections_max())),
+            slots: Arc::new(Semaphore::new(connections_max(side))),
+            patience: ping_interval(config).map(|_| config.keepalive_timeout),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         }
@@ -180,26 +190,31 @@ impl Connections {
     }
 
     async fn accept(&self, listener: &Listener, handler: impl Handler) {
-        loop {
-            // Beyond the bound, clients wait in the kernel's queue.
-            let Ok(slot) = self.slots.clone().acquire_owned().await else {
-                return;
-            };
+        let mut complaint = Complaint::default();
+        while let Some(slot) = self.slot(&mut complaint).await {
             let accepted = match listener {
                 Listener::Tcp(tcp) => tcp.accept().await.and_then(|(stream, _)| {
-                    prepare(&stream);
+                    self.prepare(&stream);
                     let stream = stream.into_std()?;
-                    self.spawn(|| TcpStream::from_std(stream), handler.clone(), slot);
+                    self.spawn(
+                        || TcpStream::from_std(stream),
+                        handler.for_connection(),
+                        slot,
+                    );
                     Ok(())
                 }),
                 Listener::Unix(unix) => unix.accept().await.and_then(|(stream, _)| {
                     let stream = stream.into_std()?;
-                    self.spawn(|| UnixStream::from_std(stream), handler.clone(), slot);
+                    self.spawn(
+                        || UnixStream::from_std(stream),
+                        handler.for_connection(),
+                        slot,
+                    );
                     Ok(())
                 }),
             };
             if let Err(error) = accepted {
-                pause_after(&error).await;
+                complaint.pause_after(&error).await;
             }
         }
     }
@@ -234,12 +249,10 @@ impl Connections {
         let Listener::Tcp(tcp) = listener else {
             return;
         };
-        loop {
-            let Ok(slot) = self.slots.clone().acquire_owned().await else {
-                return;
-            };
+        let mut complaint = Complaint::default();
+        while let Some(slot) = self.slot(&mut complaint).await {
             let accepted = tcp.accept().await.and_then(|(stream, peer)| {
-                prepare(&stream);
+                self.prepare(&stream);
                 let (stream, converse, stop) =
                     (stream.into_std()?, converse.clone(), self.stop.clone());
                 self.workers.spawn(self.tasks.track_future(async move {
@@ -255,8 +268,31 @@ impl Connections {
                 Ok(())
             });
             if let Err(error) = accepted {
-                pause_after(&error).await;
+                complaint.pause_after(&error).await;
             }
+        }
+    }
+
+    /// A place for one more connection. Beyond the bound, clients wait in the kernel's queue.
+    async fn slot(&self, complaint: &mut Complaint) -> Option<OwnedSemaphorePermit> {
+        if self.slots.available_permits() == 0 {
+            complaint.make(&"as many as the process may open");
+        }
+        self.slots.clone().acquire_owned().await.ok()
+    }
+
+    /// Answers are small and wanted at once; a client that vanished, or that takes nothing off the
+    /// wire any more, must not hold its slot and its answers for ever.
+    fn prepare(&self, stream: &TcpStream) {
+        let keepalive = TcpKeepalive::new().with_time(TCP_KEEPALIVE);
+        let socket = SockRef::from(stream);
+        let prepared = stream
+            .set_nodelay(true)
+            .and_then(|()| socket.set_tcp_keepalive(&keepalive))
+            // Linux counts a window that stays shut as well. gRPC in Go sets the same.
+            .and_then(|()| socket.set_tcp_user_timeout(self.patience));
+        if let Err(error) = prepared {
+            debug!(%error, "cannot set socket options");
         }
     }
 
@@ -286,7 +322,8 @@ async fn converse(
     handler: impl Handler,
     stop: &CancellationToken,
 ) {
-    let connection = http.serve_connection(TokioIo::new(stream), handler);
+    let stream = TokioIo::new(Greeted::new(stream));
+    let connection = http.serve_connection(stream, handler);
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
@@ -303,39 +340,55 @@ async fn converse(
     }
 }
 
-/// Answers are small and wanted at once; a client that vanished must not hold its slot for ever.
-fn prepare(stream: &TcpStream) {
-    let keepalive = TcpKeepalive::new().with_time(TCP_KEEPALIVE);
-    let prepared = stream
-        .set_nodelay(true)
-        .and_then(|()| SockRef::from(stream).set_tcp_keepalive(&keepalive));
-    if let Err(error) = prepared {
-        debug!(%error, "cannot set socket options");
-    }
+/// Says that connections are not accepted, but not for each of them.
+#[derive(Default)]
+struct Complaint {
+    made: Option<Instant>,
 }
 
-/// A connection that died before it was accepted is its own affair; any other failure (no more
-/// descriptors, no memory) would fail again at once, so it waits.
-async fn pause_after(error: &io::Error) {
-    match error.kind() {
-        io::ErrorKind::ConnectionAborted
-        | io::ErrorKind::ConnectionReset
-        | io::ErrorKind::ConnectionRefused
-        | io::ErrorKind::Interrupted => {}
-        _ => {
-            warn!(%error, "cannot accept connections");
-            tokio::time::sleep(ACCEPT_PAUSE).await;
+impl Complaint {
+    fn make(&mut self, why: &dyn Display) {
+        let recent = |made: Instant| made.elapsed() < COMPLAINT_PAUSE;
+        if !self.made.is_some_and(recent) {
+            warn!(%why, "cannot accept more connections for now");
+            self.made = Some(Instant::now());
+        }
+    }
+
+    /// A connection that died before it was accepted is its own affair; any other failure (no more
+    /// descriptors, no memory) would come again at once, so it waits.
+    async fn pause_after(&mut self, error: &io::Error) {
+        match error.kind() {
+            io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::Interrupted => {}
+            _ => {
+                self.make(error);
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
         }
     }
 }
 
-fn connections_max() -> usize {
+/// How many of them may be open at a time.
+fn connections_max(side: Side) -> usize {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     let files = limit.current.unwrap_or(u64::MAX);
-    let free = files.saturating_sub(RESERVED_FDS).max(1);
-    usize::try_from(free)
+    let free = files.saturating_sub(RESERVED_FDS).max(2);
+    let peers = (free / PEERS_PART).clamp(1, PEER_CONNECTIONS_MAX);
+    let connections = match side {
+        Side::Clients => free - peers,
+        Side::Peers => peers,
+    };
+    usize::try_from(connections)
         .unwrap_or(usize::MAX)
         .min(Semaphore::MAX_PERMITS)
+}
+
+/// How often clients are asked whether they still live, if they are.
+fn ping_interval(config: &Config) -> Option<Duration> {
+    Some(config.keepalive_interval).filter(|every| !every.is_zero())
 }
 
 fn http_settings(config: &Config) -> auto::Builder<TokioExecutor> {
@@ -346,12 +399,15 @@ fn http_settings(config: &Config) -> auto::Builder<TokioExecutor> {
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_READ_MAX)
         .max_buf_size(HEAD_BYTES_MAX as usize);
-    let ping_every = Some(config.keepalive_interval).filter(|every| !every.is_zero());
+    let streams_max = match config.max_concurrent_streams {
+        u32::MAX => STREAMS_MAX,
+        named => named,
+    };
     http.http2()
         .timer(TokioTimer::new())
-        .keep_alive_interval(ping_every)
+        .keep_alive_interval(ping_interval(config))
         .keep_alive_timeout(config.keepalive_timeout)
-        .max_concurrent_streams(config.max_concurrent_streams)
+        .max_concurrent_streams(streams_max)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_header_list_size(HEAD_BYTES_MAX);

@@ -3,10 +3,12 @@
 //! It knows flags, files, sockets and processes, and wires the other crates together. It must never
 //! know what a key or a command means. Start with [`flags`], then [`config`], then [`run`].
 
+mod backlog;
 mod compaction;
 mod config;
 mod data;
 mod flags;
+mod greeting;
 mod health;
 mod http;
 mod listen;

@@ -4,8 +4,8 @@ use crate::compaction::{self, Compactor};
 use crate::config::{ClusterState, Config};
 use crate::flags::value::Urls;
 use crate::health::{self, Subject};
-use crate::http::{self, Front};
-use crate::listen::{Connections, Listener, bind};
+use crate::http::{self, Front, Held};
+use crate::listen::{Connections, Listener, Side, bind};
 use crate::metrics::{Metrics, page};
 use crate::workers::Workers;
 use crate::{ETCD_VERSION, data, members};
@@ -155,6 +155,8 @@ struct Member<'a> {
     metrics: Arc<Metrics>,
     clients: Connections,
     peers: Connections,
+    /// What all clients together hold is bounded, on whichever port they came.
+    held: Held,
 }
 
 impl<'a> Member<'a> {
@@ -184,8 +186,9 @@ impl<'a> Member<'a> {
             etcd,
             zookeeper,
             metrics,
-            clients: Connections::new(config, workers.clone()),
-            peers: Connections::new(config, workers.clone()),
+            clients: Connections::new(config, workers.clone(), Side::Clients),
+            peers: Connections::new(config, workers.clone(), Side::Peers),
+            held: Held::default(),
         }
     }
 
@@ -196,6 +199,7 @@ impl<'a> Member<'a> {
             grpc: Some(self.replica.peer_service()),
             http: peer_http.fallback(http::not_found),
             timings: None,
+            held: Held::default(),
         };
         for listener in sockets.peers {
             info!(address = listener.address(), "serving peer traffic");
@@ -207,6 +211,7 @@ impl<'a> Member<'a> {
                 grpc: None,
                 http: self.observation().fallback(http::not_found),
                 timings: None,
+                held: self.held.clone(),
             };
             self.clients.serve(listener, front);
         }
@@ -266,6 +271,7 @@ impl<'a> Member<'a> {
                 grpc: Some(self.etcd.clone()),
                 http,
                 timings: self.metrics.timings.clone(),
+                held: self.held.clone(),
             };
             self.serve_client(listener, front, traffic);
         }
@@ -274,6 +280,7 @@ impl<'a> Member<'a> {
                 grpc: None,
                 http: http.clone(),
                 timings: None,
+                held: self.held.clone(),
             };
             self.serve_client(listener, front, "http");
         }
