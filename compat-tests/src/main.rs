@@ -52,7 +52,7 @@ enum Command {
     /// Kill members with SIGKILL under load, and judge what the clients saw.
     KillRounds {
         /// The implementations to run.
-        #[arg(long, value_enum, value_delimiter = ',', default_values_t = Kind::ALL)]
+        #[arg(long, value_enum, value_delimiter = ',', default_values_t = Kind::SPEAKING_ETCD)]
         target: Vec<Kind>,
         /// How many kills.
         #[arg(long, default_value_t = 100)]

@@ -9,8 +9,8 @@ use anyhow::{Context, Result, ensure};
 use similar::TextDiff;
 use tokio::runtime::Handle;
 
-use crate::oracle::{Cluster, Kind};
-use crate::script::{Script, Session};
+use crate::oracle::{Cluster, Kind, Protocol};
+use crate::script::Script;
 
 /// What to run.
 #[derive(Clone, Debug)]
@@ -83,21 +83,30 @@ pub fn run(plan: &Plan, runtime: &Handle) -> Result<Tally> {
     let mut scripts = load_scripts()?;
     scripts.retain(|script| script.name.contains(&plan.filter));
     ensure!(!scripts.is_empty(), "no script matches {:?}", plan.filter);
-    let pairs = plan
-        .sizes
-        .iter()
-        .flat_map(|size| plan.targets.iter().map(|kind| (*kind, *size)));
-    let queue: Mutex<VecDeque<_>> = Mutex::new(pairs.collect());
+    let mut queue = VecDeque::new();
+    for &size in &plan.sizes {
+        for &kind in &plan.targets {
+            for protocol in Protocol::ALL {
+                if kind.speaks(protocol) && scripts.iter().any(|s| s.protocol == protocol) {
+                    queue.push_back((kind, size, protocol));
+                }
+            }
+        }
+    }
+    let queue = Mutex::new(queue);
     let total = Mutex::new(Tally::default());
     std::thread::scope(|scope| {
         for _ in 0..plan.jobs {
             scope.spawn(|| {
                 loop {
                     let next = queue.lock().expect("no panic while held").pop_front();
-                    let Some((kind, size)) = next else { return };
+                    let Some((kind, size, protocol)) = next else {
+                        return;
+                    };
                     let tally = Target {
                         kind,
                         size,
+                        protocol,
                         update: plan.update,
                         runtime,
                     }
@@ -110,10 +119,11 @@ pub fn run(plan: &Plan, runtime: &Handle) -> Result<Tally> {
     Ok(total.into_inner().expect("no panic while held"))
 }
 
-/// One implementation in one cluster size.
+/// One implementation in one cluster size, asked in one protocol.
 struct Target<'a> {
     kind: Kind,
     size: usize,
+    protocol: Protocol,
     update: bool,
     runtime: &'a Handle,
 }
@@ -123,7 +133,8 @@ impl Target<'_> {
         let started = Instant::now();
         let (mut tally, mut skipped) = (Tally::default(), 0);
         let mut shared: Option<Cluster> = None;
-        for (index, script) in scripts.iter().enumerate() {
+        let scripts = scripts.iter().filter(|s| s.protocol == self.protocol);
+        for (index, script) in scripts.enumerate() {
             if script.skip(self.kind).is_some() {
                 skipped += 1;
                 continue;
@@ -150,9 +161,10 @@ impl Target<'_> {
             }
         }
         println!(
-            "{} x{}: {} passed, {} failed, {skipped} not for it, {:.1} s",
+            "{} x{} in {}: {} passed, {} failed, {skipped} not for it, {:.1} s",
             self.kind.name(),
             self.size,
+            self.protocol.folder(),
             tally.passed,
             tally.failed,
             started.elapsed().as_secs_f64(),
@@ -163,14 +175,15 @@ impl Target<'_> {
     /// Runs one script, starting the servers when `cluster` has none.
     fn run_on(&self, cluster: &mut Option<Cluster>, script: &Script, index: usize) -> Result<()> {
         if cluster.as_mut().is_none_or(|running| !running.is_healthy()) {
-            let start = Cluster::start(self.kind, self.size, &script.flags);
+            let flags = self.flags(script);
+            let start = Cluster::start(self.kind, self.size, &flags);
             *cluster = Some(self.runtime.block_on(start)?);
         }
         let running = cluster.as_mut().context("just started")?;
         let before = Instant::now();
         // Every member of a cluster must answer alike, so the scripts take turns.
         let asked = index % running.members.len();
-        let replies = Session::new(running, self.runtime, asked).run_script(script);
+        let replies = script.run(running, self.runtime, asked);
         let verdict = replies.and_then(|replies| self.judge(script, &replies));
         if verdict.is_err() {
             let logs = running.keep_logs();
@@ -182,6 +195,16 @@ impl Target<'_> {
             println!("{:6.2} s {}", before.elapsed().as_secs_f64(), script.name);
         }
         Ok(())
+    }
+
+    /// What the script's servers are started with: its own flags, or those of all shared servers.
+    fn flags(&self, script: &Script) -> Vec<String> {
+        if script.own_servers {
+            script.flags.clone()
+        } else {
+            let shared = self.protocol.shared_flags().iter();
+            shared.map(|flag| (*flag).to_owned()).collect()
+        }
     }
 
     fn judge(&self, script: &Script, replies: &str) -> Result<()> {

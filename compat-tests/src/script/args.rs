@@ -5,8 +5,6 @@ use std::collections::VecDeque;
 use anyhow::{Context, Result, anyhow, bail};
 use goldenscript::{Argument, Command};
 
-use super::mask::Mask;
-
 /// The words of one command, consumed one by one; what is left over is an error.
 #[derive(Clone, Debug)]
 pub struct Args {
@@ -26,6 +24,21 @@ impl Args {
                 Argument::Positional(word) => args.words.push_back(word.clone()),
                 Argument::KeyValue(key, value) => args.pairs.push((key.clone(), value.clone())),
                 other => unreachable!("goldenscript has no further kind of argument: {other}"),
+            }
+        }
+        args
+    }
+
+    /// The words of a text, separated by spaces; `key=value` is a pair.
+    pub fn from_text(text: &str) -> Self {
+        let mut args = Self {
+            words: VecDeque::new(),
+            pairs: Vec::new(),
+        };
+        for word in text.split_whitespace() {
+            match word.split_once('=') {
+                Some((key, value)) => args.pairs.push((key.to_owned(), value.to_owned())),
+                None => args.words.push_back(word.to_owned()),
             }
         }
         args
@@ -64,6 +77,11 @@ impl Args {
         self.words.len() < before
     }
 
+    /// Whether `key=` is among the remaining pairs.
+    pub fn has(&self, key: &str) -> bool {
+        self.pairs.iter().any(|(name, _)| name == key)
+    }
+
     /// The value of `key=`.
     pub fn value(&mut self, key: &str) -> Option<String> {
         let at = self.pairs.iter().position(|(name, _)| name == key)?;
@@ -78,12 +96,6 @@ impl Args {
     /// The value of `key=` as a number, 0 when absent.
     pub fn number(&mut self, key: &str) -> Result<i64> {
         self.value(key).map_or(Ok(0), |text| parse_number(&text))
-    }
-
-    /// The value of `key=` as a revision (`r3` is three after the script's first), 0 when absent.
-    pub fn revision(&mut self, key: &str, mask: &Mask) -> Result<i64> {
-        self.value(key)
-            .map_or(Ok(0), |text| mask.parse_revision(&text))
     }
 
     /// The range end: `end=`, or `prefix` for the keys that start with `key`, or `from` for all
@@ -107,9 +119,14 @@ impl Args {
         Ok(Vec::new())
     }
 
+    /// Whether nothing is left.
+    pub fn is_empty(&self) -> bool {
+        self.words.is_empty() && self.pairs.is_empty()
+    }
+
     /// Refuses words that nothing has read.
     pub fn finish(&self) -> Result<()> {
-        if self.words.is_empty() && self.pairs.is_empty() {
+        if self.is_empty() {
             return Ok(());
         }
         bail!("words nobody reads: {:?} {:?}", self.words, self.pairs)
@@ -126,4 +143,17 @@ pub fn to_bytes(text: &str) -> Result<Vec<u8>> {
     text.chars()
         .map(|c| u8::try_from(u32::from(c)).map_err(|_| anyhow!("{c:?} is no byte")))
         .collect()
+}
+
+/// Bytes as a word of a reply: plain when they are short and plain, escaped otherwise, and only a size when long.
+pub fn shown(bytes: &[u8]) -> String {
+    const SHOWN_MAX: usize = 64;
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/_-.".contains(byte);
+    if bytes.len() > SHOWN_MAX {
+        return format!("[{} bytes]", bytes.len());
+    }
+    if !bytes.is_empty() && bytes.iter().all(plain) {
+        return String::from_utf8_lossy(bytes).into_owned();
+    }
+    format!("\"{}\"", bytes.escape_ascii())
 }

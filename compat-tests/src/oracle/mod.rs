@@ -1,0 +1,602 @@
+//! The servers under test, started as processes on free loopback ports in a temporary folder and
+//! killed when dropped. Knows how to start, kill and await them; knows no scenario.
+
+mod zookeeper;
+
+use std::fs::File;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use proto::etcdserverpb::cluster_client::ClusterClient;
+use proto::etcdserverpb::kv_client::KvClient;
+use proto::etcdserverpb::maintenance_client::MaintenanceClient;
+use proto::etcdserverpb::{MemberListRequest, RangeRequest, StatusRequest, StatusResponse};
+use tempfile::TempDir;
+use tonic::transport::{Channel, Endpoint};
+
+/// How long a cluster may take until every member serves.
+const READY_DEADLINE: Duration = Duration::from_secs(60);
+/// How often a condition of a foreign process is looked at.
+const POLL: Duration = Duration::from_millis(20);
+/// A port that was free when we looked may be taken when the server binds it: start again.
+const START_ATTEMPTS: usize = 3;
+
+/// What a scenario speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Protocol {
+    /// etcd v3: gRPC, and HTTP beside it.
+    EtcdV3,
+    /// ZooKeeper's own, and its four-letter words.
+    Zookeeper,
+}
+
+impl Protocol {
+    /// Every protocol.
+    pub const ALL: [Self; 2] = [Self::EtcdV3, Self::Zookeeper];
+
+    /// The folder of its scenarios.
+    pub fn folder(self) -> &'static str {
+        match self {
+            Self::EtcdV3 => "etcd-v3",
+            Self::Zookeeper => "zookeeper",
+        }
+    }
+
+    /// The product that it comes from.
+    pub fn product(self) -> &'static str {
+        match self {
+            Self::EtcdV3 => "etcd",
+            Self::Zookeeper => "ZooKeeper",
+        }
+    }
+
+    /// What the servers that scenarios share are started with.
+    pub fn shared_flags(self) -> &'static [&'static str] {
+        match self {
+            Self::EtcdV3 => &[],
+            Self::Zookeeper => &zookeeper::SHARED,
+        }
+    }
+}
+
+/// Which implementation serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+pub enum Kind {
+    /// Debian's package: the line that many installations still run.
+    #[value(name = "etcd-3.4")]
+    Etcd34,
+    /// The newest etcd, from which the scripts are recorded.
+    #[value(name = "etcd-newest")]
+    EtcdNewest,
+    /// Debian's package.
+    #[value(name = "zookeeper-3.8")]
+    Zookeeper38,
+    /// The newest ZooKeeper, from which the scripts are recorded.
+    #[value(name = "zookeeper-newest")]
+    ZookeeperNewest,
+    /// Ours.
+    Triglot,
+}
+
+impl Kind {
+    /// Every target, originals first: a scenario must pass there before ours is asked.
+    pub const ALL: [Self; 5] = [
+        Self::Etcd34,
+        Self::EtcdNewest,
+        Self::Zookeeper38,
+        Self::ZookeeperNewest,
+        Self::Triglot,
+    ];
+
+    /// Those that etcd's clients can use.
+    pub const SPEAKING_ETCD: [Self; 3] = [Self::Etcd34, Self::EtcdNewest, Self::Triglot];
+
+    /// The name used in scripts, flags and tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Etcd34 => "etcd-3.4",
+            Self::EtcdNewest => "etcd-newest",
+            Self::Zookeeper38 => "zookeeper-3.8",
+            Self::ZookeeperNewest => "zookeeper-newest",
+            Self::Triglot => "triglot",
+        }
+    }
+
+    /// What it is the original of.
+    pub fn original_of(self) -> Option<Protocol> {
+        match self {
+            Self::Etcd34 | Self::EtcdNewest => Some(Protocol::EtcdV3),
+            Self::Zookeeper38 | Self::ZookeeperNewest => Some(Protocol::Zookeeper),
+            Self::Triglot => None,
+        }
+    }
+
+    /// Whether it speaks `protocol`.
+    pub fn speaks(self, protocol: Protocol) -> bool {
+        match self.original_of() {
+            Some(original) => original == protocol,
+            None => true,
+        }
+    }
+
+    /// What starts it: an environment variable first, then where `./test` puts it.
+    ///
+    /// # Errors
+    /// When it is not there.
+    fn command(self) -> Result<Command> {
+        let (variable, default) = match self {
+            Self::Etcd34 => ("ETCD34_BIN", PathBuf::from("/usr/bin/etcd")),
+            Self::EtcdNewest => ("ETCD_NEWEST_BIN", originals_dir().join("etcd")),
+            Self::Zookeeper38 => (
+                "ZOOKEEPER38_JAR",
+                PathBuf::from("/usr/share/java/zookeeper.jar"),
+            ),
+            Self::ZookeeperNewest => ("ZOOKEEPER_NEWEST_DIR", originals_dir().join("zookeeper")),
+            Self::Triglot => (
+                "TRIGLOT_BIN",
+                Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/debug/triglot"),
+            ),
+        };
+        let path = std::env::var_os(variable).map_or(default, PathBuf::from);
+        ensure!(
+            path.exists(),
+            "{} is not at {} (set {variable})",
+            self.name(),
+            path.display()
+        );
+        Ok(match self {
+            Self::Etcd34 | Self::EtcdNewest | Self::Triglot => Command::new(path),
+            Self::Zookeeper38 => zookeeper::command(&path),
+            Self::ZookeeperNewest => zookeeper::command(&path.join("*")),
+        })
+    }
+}
+
+/// Where `./test` puts the newest originals: outside the repository.
+fn originals_dir() -> PathBuf {
+    let cache = std::env::var_os("XDG_CACHE_HOME").map_or_else(
+        || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache"),
+        PathBuf::from,
+    );
+    cache.join("triglot-originals")
+}
+
+/// One member: its process, its ports, and what the cluster calls it.
+pub struct Member {
+    /// `--name`.
+    pub name: String,
+    /// The member id the cluster gave it.
+    pub id: u64,
+    /// Port of the client URL.
+    pub client_port: u16,
+    /// Port of the peer URL.
+    pub peer_port: u16,
+    /// Port for ZooKeeper clients.
+    pub zookeeper_port: u16,
+    /// A connection, made when first used.
+    pub channel: Channel,
+    flags: Vec<String>,
+    /// How many files it may open, if not as many as we.
+    files_max: Option<u64>,
+    log: PathBuf,
+    process: Option<Child>,
+}
+
+impl Member {
+    fn plan(name: String, dir: &Path) -> Result<Self> {
+        let (client_port, peer_port) = (free_port()?, free_port()?);
+        let zookeeper_port = free_port()?;
+        let log = dir.join(format!("{name}.log"));
+        Ok(Self {
+            channel: channel(client_port)?,
+            name,
+            id: 0,
+            client_port,
+            peer_port,
+            zookeeper_port,
+            flags: Vec::new(),
+            files_max: None,
+            log,
+            process: None,
+        })
+    }
+
+    /// `http://127.0.0.1:<client port>`.
+    pub fn client_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.client_port)
+    }
+
+    /// `http://127.0.0.1:<peer port>`.
+    pub fn peer_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.peer_port)
+    }
+
+    /// Starts the process; its data directory decides whether this is a restart.
+    fn spawn(&mut self, kind: Kind) -> Result<()> {
+        let log = File::options().create(true).append(true).open(&self.log)?;
+        let command = kind.command()?;
+        let mut command = match self.files_max {
+            None => command,
+            Some(files) => {
+                let mut shell = Command::new("sh");
+                let bounded = format!("ulimit -n {files} && exec \"$0\" \"$@\"");
+                shell.args(["-c", &bounded]).arg(command.get_program());
+                shell.args(command.get_args());
+                shell
+            }
+        };
+        // etcd refuses an option that is given both as a flag and in the environment.
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("ETCD_")) {
+            command.env_remove(name);
+        }
+        let child = command
+            .args(&self.flags)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .with_context(|| format!("starting {}", kind.name()))?;
+        self.process = Some(child);
+        Ok(())
+    }
+
+    /// SIGKILL, and waits until the process is gone.
+    fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+
+    /// The process's id, while it runs.
+    pub fn process_id(&self) -> Option<u32> {
+        self.process.as_ref().map(Child::id)
+    }
+
+    /// How many lines it has logged.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub fn log_lines(&self) -> Result<usize> {
+        Ok(std::fs::read_to_string(&self.log)?.lines().count())
+    }
+
+    /// Whether the process runs.
+    pub fn is_running(&mut self) -> bool {
+        match &mut self.process {
+            Some(process) => matches!(process.try_wait(), Ok(None)),
+            None => false,
+        }
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A running cluster of one implementation.
+pub struct Cluster {
+    /// Which implementation.
+    pub kind: Kind,
+    /// The cluster id that every header must carry.
+    pub id: u64,
+    /// The members, in the order of their names `m1`, `m2`, ...
+    pub members: Vec<Member>,
+    dir: Option<TempDir>,
+}
+
+impl Cluster {
+    /// Starts `count` fresh members with `flags` (or lines of a zoo.cfg) added to each, and awaits
+    /// that all serve.
+    ///
+    /// # Errors
+    /// When a member exits or does not serve in time; the logs are then kept and named.
+    pub async fn start(kind: Kind, count: usize, flags: &[String]) -> Result<Self> {
+        Self::start_bounded(kind, count, flags, None).await
+    }
+
+    /// The same, of members that may open no more than `files_max` files.
+    ///
+    /// # Errors
+    /// As [`Cluster::start`].
+    pub async fn start_bounded(
+        kind: Kind,
+        count: usize,
+        flags: &[String],
+        files_max: Option<u64>,
+    ) -> Result<Self> {
+        for _ in 1..START_ATTEMPTS {
+            match Self::attempt(kind, count, flags, files_max).await {
+                Ok(cluster) => return Ok(cluster),
+                Err(error) => eprintln!("starting {} again: {error:#}", kind.name()),
+            }
+        }
+        Self::attempt(kind, count, flags, files_max).await
+    }
+
+    async fn attempt(
+        kind: Kind,
+        count: usize,
+        flags: &[String],
+        files_max: Option<u64>,
+    ) -> Result<Self> {
+        let dir = tempfile::Builder::new().prefix("compat-").tempdir()?;
+        let mut members = (1..=count)
+            .map(|n| Member::plan(format!("m{n}"), dir.path()))
+            .collect::<Result<Vec<_>>>()?;
+        if kind.speaks(Protocol::EtcdV3) {
+            let initial = members
+                .iter()
+                .map(|m| format!("{}={}", m.name, m.peer_url()))
+                .collect::<Vec<_>>()
+                .join(",");
+            let more = own_flags(dir.path(), flags)?;
+            for member in &mut members {
+                member.flags = member_flags(kind, member, dir.path(), &initial, "new", &more);
+            }
+        } else {
+            zookeeper::configure(&mut members, dir.path(), flags)?;
+        }
+        for member in &mut members {
+            member.files_max = files_max;
+            member.spawn(kind)?;
+        }
+        let mut cluster = Self {
+            kind,
+            id: 0,
+            members,
+            dir: Some(dir),
+        };
+        if let Err(error) = cluster.await_ready().await {
+            return Err(error.context(format!("logs are in {}", cluster.keep_logs().display())));
+        }
+        Ok(cluster)
+    }
+
+    /// Starts one more member that was added with MemberAdd under `peer_port`.
+    ///
+    /// # Errors
+    /// When the process cannot be started.
+    pub fn join(&mut self, name: &str, peer_port: u16, id: u64) -> Result<()> {
+        let dir = self
+            .dir
+            .as_ref()
+            .context("logs were kept")?
+            .path()
+            .to_owned();
+        let mut member = Member::plan(name.to_owned(), &dir)?;
+        member.peer_port = peer_port;
+        member.id = id;
+        let initial = self
+            .members
+            .iter()
+            .chain([&member])
+            .map(|m| format!("{}={}", m.name, m.peer_url()))
+            .collect::<Vec<_>>()
+            .join(",");
+        member.flags = member_flags(self.kind, &member, &dir, &initial, "existing", &[]);
+        member.spawn(self.kind)?;
+        self.members.push(member);
+        Ok(())
+    }
+
+    /// SIGKILL to one member (an index into `members`).
+    pub fn kill(&mut self, index: usize) {
+        self.members[index].kill();
+    }
+
+    /// Starts a killed member again on its data; does not wait.
+    ///
+    /// # Errors
+    /// When the process cannot be started.
+    pub fn restart(&mut self, index: usize) -> Result<()> {
+        self.members[index].spawn(self.kind)
+    }
+
+    /// Awaits that every running member serves: linearizable reads, and knowing every member's
+    /// name, or where only ZooKeeper's protocol is spoken, sessions.
+    ///
+    /// # Errors
+    /// When a member has exited or the deadline passes.
+    pub async fn await_ready(&mut self) -> Result<()> {
+        let deadline = Instant::now() + READY_DEADLINE;
+        for index in 0..self.members.len() {
+            if self.members[index].process.is_none() {
+                continue;
+            }
+            loop {
+                ensure!(
+                    self.members[index].is_running(),
+                    "{} exited",
+                    self.members[index].name
+                );
+                match self.probe(index).await {
+                    Ok(()) => break,
+                    Err(error) if Instant::now() > deadline => {
+                        bail!("{} does not serve: {error:#}", self.members[index].name)
+                    }
+                    Err(_) => tokio::time::sleep(POLL).await,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn probe(&mut self, index: usize) -> Result<()> {
+        match self.kind.original_of() {
+            Some(Protocol::Zookeeper) => zookeeper::probe(self.members[index].zookeeper_port).await,
+            Some(Protocol::EtcdV3) | None => self.probe_etcd(index).await,
+        }
+    }
+
+    async fn probe_etcd(&mut self, index: usize) -> Result<()> {
+        let channel = self.members[index].channel.clone();
+        let range = RangeRequest {
+            key: "ready".into(),
+            ..Default::default()
+        };
+        let mut client = KvClient::new(channel.clone());
+        tokio::time::timeout(Duration::from_secs(2), client.range(range)).await??;
+        let list = ClusterClient::new(channel)
+            .member_list(MemberListRequest {
+                linearizable: false,
+            })
+            .await?
+            .into_inner();
+        self.id = list
+            .header
+            .context("member list without header")?
+            .cluster_id;
+        for member in list.members {
+            ensure!(
+                !member.name.is_empty(),
+                "a member has not published its name"
+            );
+            if let Some(ours) = self.members.iter_mut().find(|m| m.name == member.name) {
+                ours.id = member.id;
+            }
+        }
+        Ok(())
+    }
+
+    /// The index of the leader, as `from` sees it.
+    ///
+    /// # Errors
+    /// When no leader appears in time.
+    pub async fn leader(&self, from: usize) -> Result<usize> {
+        let deadline = Instant::now() + READY_DEADLINE;
+        loop {
+            let leader = self.status_of(from).await.map_or(0, |status| status.leader);
+            if let Some(index) = self.members.iter().position(|m| m.id == leader) {
+                return Ok(index);
+            }
+            ensure!(Instant::now() < deadline, "no leader");
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// Awaits that `from` knows of no leader.
+    ///
+    /// # Errors
+    /// When it still has one after the deadline.
+    pub async fn await_no_leader(&self, from: usize) -> Result<()> {
+        let deadline = Instant::now() + READY_DEADLINE;
+        while self.status_of(from).await?.leader != 0 {
+            ensure!(Instant::now() < deadline, "there is still a leader");
+            tokio::time::sleep(POLL).await;
+        }
+        Ok(())
+    }
+
+    /// Awaits that the learner `index` has applied what the others have.
+    ///
+    /// # Errors
+    /// When it has not after the deadline.
+    pub async fn await_learner(&self, index: usize) -> Result<()> {
+        let deadline = Instant::now() + READY_DEADLINE;
+        loop {
+            let applied = self
+                .status_of(index)
+                .await
+                .map(|status| status.raft_applied_index);
+            if applied.is_ok_and(|applied| applied > 0) {
+                let wanted = self.status_of(0).await?.raft_applied_index;
+                if self.status_of(index).await?.raft_applied_index >= wanted {
+                    return Ok(());
+                }
+            }
+            ensure!(Instant::now() < deadline, "the learner lags behind");
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    async fn status_of(&self, index: usize) -> Result<StatusResponse> {
+        let mut client = MaintenanceClient::new(self.members[index].channel.clone());
+        let status = client.status(StatusRequest {});
+        let status = tokio::time::timeout(Duration::from_secs(2), status).await??;
+        Ok(status.into_inner())
+    }
+
+    /// Whether every process that should run does.
+    pub fn is_healthy(&mut self) -> bool {
+        self.members
+            .iter_mut()
+            .filter(|m| m.process.is_some())
+            .all(Member::is_running)
+    }
+
+    /// Where etcd's clients connect: URLs, comma-separated.
+    pub fn endpoints(&self) -> String {
+        let urls: Vec<_> = self.members.iter().map(Member::client_url).collect();
+        urls.join(",")
+    }
+
+    /// Keeps the folder with data and logs, and says where.
+    pub fn keep_logs(&mut self) -> PathBuf {
+        match self.dir.take() {
+            Some(dir) => dir.keep(),
+            None => PathBuf::new(),
+        }
+    }
+}
+
+/// The flags among `flags`; the others are lines of a zoo.cfg, which is written into `dir`.
+fn own_flags(dir: &Path, flags: &[String]) -> Result<Vec<String>> {
+    let (mut own, lines): (Vec<_>, Vec<_>) = flags
+        .iter()
+        .cloned()
+        .partition(|flag| flag.starts_with("--"));
+    if !lines.is_empty() {
+        let path = dir.join("zoo.cfg");
+        std::fs::write(&path, lines.join("\n"))?;
+        own.push(format!("--zoo-cfg={}", path.display()));
+    }
+    Ok(own)
+}
+
+fn member_flags(
+    kind: Kind,
+    member: &Member,
+    dir: &Path,
+    initial: &str,
+    state: &str,
+    more: &[String],
+) -> Vec<String> {
+    let data = dir.join(format!("{}.etcd", member.name));
+    let mut flags = vec![
+        format!("--name={}", member.name),
+        format!("--data-dir={}", data.display()),
+        format!("--listen-client-urls={}", member.client_url()),
+        format!("--advertise-client-urls={}", member.client_url()),
+        format!("--listen-peer-urls={}", member.peer_url()),
+        format!("--initial-advertise-peer-urls={}", member.peer_url()),
+        format!("--initial-cluster={initial}"),
+        format!("--initial-cluster-state={state}"),
+        "--initial-cluster-token=compat".to_owned(),
+    ];
+    if kind.speaks(Protocol::Zookeeper) {
+        let port = member.zookeeper_port;
+        flags.push(format!("--listen-zookeeper-urls=tcp://127.0.0.1:{port}"));
+    }
+    flags.extend_from_slice(more);
+    flags
+}
+
+/// A port that was free a moment ago.
+///
+/// # Errors
+/// When the loopback interface has none.
+pub fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+}
+
+fn channel(port: u16) -> Result<Channel> {
+    Ok(Endpoint::from_shared(format!("http://127.0.0.1:{port}"))?
+        .connect_timeout(Duration::from_secs(2))
+        .connect_lazy())
+}

@@ -1,0 +1,371 @@
+//! A script's conversation with a member in ZooKeeper's protocol, frame by frame.
+//!
+//! ```text
+//! connect NAME [timeout=MS] [resume=NAME] [password=BYTES] [zxid=ahead] [readonly=none] [at=2]
+//!                        a connection of that name and its handshake
+//! open NAME              a connection without a handshake; NAME handshake: reads the answer to one
+//! NAME REQUEST ...       a request (requests.rs), and everything that comes up to its reply
+//! NAME hold, flush [N]   requests in between leave in one write, and are answered together, or
+//!                        their first N answers are read
+//! NAME receive [N] [sorted]   the next frames; NAME shut: that the server closes
+//! NAME bytes BYTES       bytes as they are; NAME frame BYTES: with their length before them
+//! NAME zxids             events show the zxid in their header from now on
+//! NAME drop              closes the connection without a word; the session lives on
+//! word WORD              a four-letter word (words.rs)
+//! kill N, restart N, await ready      N may be `all`
+//! ```
+//!
+//! `times=20 every=50` lets so many milliseconds pass after each time. Data is bytes, paths are
+//! UTF-8. What of a reply is named or left out says `names.rs`. A script
+//! starts on an empty tree.
+
+mod clean;
+mod connection;
+mod jute;
+mod names;
+mod print;
+mod requests;
+mod words;
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use goldenscript::{Command, Context, Runner};
+use tokio::runtime::Handle;
+
+use super::Script;
+use super::args::{Args, to_bytes};
+use crate::oracle::Cluster;
+use connection::{Connection, Incoming};
+use jute::{Fields, Record};
+use names::Names;
+
+/// How long a frame that must come, or the end of a connection, may take.
+const FRAME_DEADLINE: Duration = Duration::from_secs(15);
+/// The session timeout that a script gets unless it asks for another.
+const TIMEOUT_MS: i32 = 10_000;
+
+/// One script's conversation with a cluster.
+pub struct Session<'a> {
+    cluster: &'a mut Cluster,
+    runtime: &'a Handle,
+    asked: usize,
+    names: Names,
+    connections: BTreeMap<String, Connection>,
+    passwords: BTreeMap<i64, Vec<u8>>,
+}
+
+impl<'a> Session<'a> {
+    /// A session that asks the member with index `asked`.
+    pub fn new(cluster: &'a mut Cluster, runtime: &'a Handle, asked: usize) -> Self {
+        Self {
+            cluster,
+            runtime,
+            asked,
+            names: Names::new(0),
+            connections: BTreeMap::new(),
+            passwords: BTreeMap::new(),
+        }
+    }
+
+    /// Runs the script and returns it with the replies that this cluster gave.
+    ///
+    /// # Errors
+    /// When the script itself is wrong, or the tree cannot be emptied before it.
+    pub fn run_script(&mut self, script: &Script) -> Result<String> {
+        let before = if script.own_servers {
+            0
+        } else {
+            clean::clean(self.port())?
+        };
+        self.names = Names::new(before);
+        let text = goldenscript::generate(self, &script.text)?;
+        for connection in self.connections.values_mut() {
+            connection.flush();
+            connection.send_frame(&Record::default().int(i32::MAX).int(-11).into_bytes());
+        }
+        Ok(text)
+    }
+
+    fn port(&self) -> u16 {
+        self.cluster.members[self.asked].zookeeper_port
+    }
+
+    /// One command of a script, once for each time it is to be repeated.
+    fn command(&mut self, command: &Command) -> Result<String> {
+        let mut args = Args::new(command);
+        let times = usize::try_from(args.number("times")?)?;
+        let pause = Duration::from_millis(args.number("every")?.try_into()?);
+        let before = self.asked;
+        if let Some(at) = args.value("at") {
+            self.asked = (at.parse::<usize>()? - 1) % self.cluster.members.len();
+        }
+        let mut output = String::new();
+        for index in 0..times.max(1) {
+            let mut args = if times > 0 {
+                args.numbered(index)
+            } else {
+                args.clone()
+            };
+            output = self.dispatch(&command.name, &mut args)?;
+            args.finish()?;
+            std::thread::sleep(pause);
+        }
+        self.asked = before;
+        Ok(output)
+    }
+
+    fn dispatch(&mut self, name: &str, args: &mut Args) -> Result<String> {
+        match name {
+            "connect" => {
+                let name = args.word()?;
+                self.connect(&name, args)
+            }
+            "open" => {
+                let connection = Connection::open(self.port())?;
+                self.connections.insert(args.word()?, connection);
+                Ok(String::new())
+            }
+            "word" => self.word(args),
+            "kill" | "restart" | "await" => self.fault(name, args),
+            name => {
+                let command = args.word()?;
+                if requests::is_request(&command) {
+                    self.request(name, &command, args)
+                } else {
+                    self.converse(name, &command, args)
+                }
+            }
+        }
+    }
+
+    fn connection(&mut self, name: &str) -> Result<&mut Connection> {
+        let connection = self.connections.get_mut(name);
+        connection.with_context(|| format!("no connection {name:?}"))
+    }
+
+    /// Opens a connection and prints how the server answers the handshake.
+    fn connect(&mut self, name: &str, args: &mut Args) -> Result<String> {
+        let mut connection = Connection::open(self.port())?;
+        let (mut session, mut password) = (0, vec![0; 16]);
+        if let Some(resumed) = args.value("resume") {
+            session = self.names.parse_session(&resumed)?;
+            if let Some(known) = self.passwords.get(&session) {
+                password.clone_from(known);
+            }
+        }
+        if let Some(given) = args.value("password") {
+            password = to_bytes(&given)?;
+        }
+        let number = |args: &mut Args, key: &str, default: i32| -> Result<i32> {
+            Ok(args.value(key).map_or(Ok(default), |text| text.parse())?)
+        };
+        let version = number(args, "protocol", 0)?;
+        let timeout = number(args, "timeout", TIMEOUT_MS)?;
+        let seen = args
+            .value("zxid")
+            .map_or(Ok(0), |zxid| self.names.parse_zxid(&zxid))?;
+        let handshake = Record::default()
+            .int(version)
+            .long(seen)
+            .int(timeout)
+            .long(session);
+        let handshake = handshake.buffer(Some(&password));
+        let handshake = match args.value("readonly").as_deref() {
+            None | Some("false") => handshake.flag(false),
+            Some("true") => handshake.flag(true),
+            Some(_) => handshake,
+        };
+        connection.send_frame(&handshake.into_bytes());
+        self.connections.insert(name.to_owned(), connection);
+        self.receive_handshake(name, session, &password)
+    }
+
+    /// Prints the answer to a handshake that asked for the session `asked`, and names the session.
+    fn receive_handshake(&mut self, name: &str, asked: i64, password: &[u8]) -> Result<String> {
+        let connection = self.connection(name)?;
+        let frame = match connection.receive(FRAME_DEADLINE)? {
+            Incoming::Frame(frame) => frame,
+            Incoming::Closed => return Ok("closed".to_owned()),
+            Incoming::Nothing => return Ok("nothing".to_owned()),
+        };
+        let (text, id, given) = self.show_handshake(asked, password, &frame)?;
+        if id != 0 && id != asked {
+            self.names.add_session(id, name);
+            self.passwords.insert(id, given);
+        }
+        Ok(text)
+    }
+
+    /// The answer as text, the session's id and its password.
+    fn show_handshake(
+        &self,
+        asked: i64,
+        password: &[u8],
+        frame: &[u8],
+    ) -> Result<(String, i64, Vec<u8>)> {
+        let mut fields = Fields(frame);
+        let (version, timeout, session) = (fields.int()?, fields.int()?, fields.long()?);
+        let given = fields.buffer()?.context("no password")?.to_vec();
+        let mut text = format!("timeout={timeout} session=");
+        text += &match session {
+            0 => "none".to_owned(),
+            id if id == asked => self.names.session(id),
+            id if self.names.session(id) == "unknown" => "new".to_owned(),
+            id => format!("{} in place of it", self.names.session(id)),
+        };
+        text += if given.iter().all(|byte| *byte == 0) {
+            " password=zero"
+        } else if given == password {
+            " password=same"
+        } else {
+            " password=new"
+        };
+        if given.len() != 16 {
+            text += &format!("({} bytes)", given.len());
+        }
+        if version != 0 {
+            text += &format!(" protocol={version}");
+        }
+        text += match fields.0 {
+            [] => " readonly=none",
+            [0] => " readonly=false",
+            [1] => " readonly=true",
+            _ => " readonly=?",
+        };
+        Ok((text, session, given))
+    }
+
+    /// Sends a request and prints what comes up to its reply.
+    fn request(&mut self, name: &str, command: &str, args: &mut Args) -> Result<String> {
+        let request = requests::request(&self.names, command, args)?;
+        let connection = self.connection(name)?;
+        connection.send(&request);
+        if connection.holds() {
+            return Ok(String::new());
+        }
+        self.replies(name)
+    }
+
+    /// Prints what comes until nothing is unanswered.
+    fn replies(&mut self, name: &str) -> Result<String> {
+        let mut lines = Vec::new();
+        while self.connection(name)?.unanswered() > 0 {
+            let (line, went_on) = self.next(name)?;
+            lines.push(line);
+            if !went_on {
+                break;
+            }
+        }
+        Ok(listed(&lines))
+    }
+
+    /// The next frame as text, and whether more can come.
+    fn next(&mut self, name: &str) -> Result<(String, bool)> {
+        let connection = self.connections.get_mut(name);
+        let connection = connection.with_context(|| format!("no connection {name:?}"))?;
+        Ok(match connection.receive(FRAME_DEADLINE)? {
+            Incoming::Frame(frame) => (connection.show(&mut self.names, &frame), true),
+            Incoming::Closed => ("closed".to_owned(), false),
+            Incoming::Nothing => ("nothing".to_owned(), false),
+        })
+    }
+
+    /// What a script does with a connection besides sending requests.
+    fn converse(&mut self, name: &str, command: &str, args: &mut Args) -> Result<String> {
+        let connection = self.connection(name)?;
+        match command {
+            "hold" => connection.hold(),
+            "flush" => {
+                connection.flush();
+                if args.is_empty() {
+                    return self.replies(name);
+                }
+                return self.receive(name, args);
+            }
+            "zxids" => connection.shows_event_zxids = true,
+            "bytes" => connection.send_bytes(&args.bytes()?),
+            "frame" => connection.send_frame(&args.bytes()?),
+            "handshake" => return self.receive_handshake(name, 0, &[0; 16]),
+            "drop" => {
+                self.connections.remove(name);
+            }
+            "receive" => return self.receive(name, args),
+            "shut" => {
+                let mut lines = Vec::new();
+                loop {
+                    let (line, went_on) = self.next(name)?;
+                    lines.push(line);
+                    if !went_on {
+                        return Ok(listed(&lines));
+                    }
+                }
+            }
+            other => bail!("no such command: {other}"),
+        }
+        Ok(String::new())
+    }
+
+    /// The next frames, however many are asked for.
+    fn receive(&mut self, name: &str, args: &mut Args) -> Result<String> {
+        let sorted = args.flag("sorted");
+        let count = args.optional_word().map_or(Ok(1), |word| word.parse())?;
+        let mut lines = Vec::new();
+        for _ in 0..count {
+            lines.push(self.next(name)?.0);
+        }
+        if sorted {
+            lines.sort_unstable();
+        }
+        Ok(listed(&lines))
+    }
+
+    /// `kill 2`, `restart 2` (or `all`), and `await ready`.
+    fn fault(&mut self, name: &str, args: &mut Args) -> Result<String> {
+        let word = args.word()?;
+        if name == "await" {
+            ensure!(word == "ready", "nothing to await: {word}");
+            self.runtime.block_on(self.cluster.await_ready())?;
+            return Ok(String::new());
+        }
+        let count = self.cluster.members.len();
+        let members = if word == "all" {
+            0..count
+        } else {
+            let index = (word.parse::<usize>()? - 1) % count;
+            index..index + 1
+        };
+        for index in members {
+            match name {
+                "kill" => self.cluster.kill(index),
+                _ => self.cluster.restart(index)?,
+            }
+        }
+        Ok(String::new())
+    }
+}
+
+impl Runner for Session<'_> {
+    type Command = Command;
+
+    fn run(&mut self, command: &Command, _: &Context) -> Result<String, Box<dyn Error>> {
+        let reply = self.command(command)?;
+        // A block shows all its replies together, so each says what it answers.
+        Ok(match reply.strip_prefix('\n') {
+            None if reply.is_empty() => reply,
+            None => format!("{command} → {reply}"),
+            Some(lines) => format!("{command} →\n{lines}"),
+        })
+    }
+}
+
+/// One line, or several below each other.
+fn listed(lines: &[String]) -> String {
+    match lines {
+        [] => String::new(),
+        [line] => line.clone(),
+        lines => format!("\n  {}", lines.join("\n  ")),
+    }
+}
