@@ -42,7 +42,7 @@ impl Stat {
             mzxid: node.modified.0.cast_signed(),
             ctime: node.born.0.cast_signed(),
             mtime: node.written.0.cast_signed(),
-            version: entry.map_or(0, |entry| version_of(entry.version())),
+            version: version_of(node.puts),
             cversion: creates.wrapping_mul(2).wrapping_sub(children),
             aversion: node.acl_version.cast_signed(),
             ephemeral_owner: entry.map_or(0, |entry| entry.lease().0),

@@ -53,8 +53,7 @@ pub enum NodeTest {
     /// It is not there.
     #[n(1)]
     Missing,
-    /// Its value was put this many times. A node without a value counts as put once, so that what
-    /// reads as the first version compares as it.
+    /// Its value changed this many times, as [`NodeView::puts`] counts.
     #[n(2)]
     Version(#[n(0)] u64),
     /// Its access list was changed this many times.
@@ -174,7 +173,7 @@ pub enum Kind {
     #[default]
     #[n(0)]
     Plain,
-    /// To be removed by who cares for such once its last child is gone.
+    /// Ends some time after its last child has gone.
     #[n(1)]
     Container,
     /// Ends when it was not written for so long and has nothing beneath.
@@ -282,14 +281,17 @@ pub struct NodeView {
     pub creates: u32,
     /// Revision at which a child last came or went; that of its creation if none ever did.
     pub children_changed: Revision,
-    /// Revision of its creation.
+    /// Revision of its creation: since then it is there, with a value or without.
     pub created: Revision,
-    /// Revision of its value's last change; that of its creation if it has no value.
+    /// Revision of its value's last change, be it that the value went.
     pub modified: Revision,
     /// When it was created.
     pub born: WallMs,
-    /// When its value was last written; when it was created if it has none.
+    /// When its value last changed.
     pub written: WallMs,
+    /// How often its value changed since it is there, its creation included. Unlike its entry's
+    /// version it goes on when the value goes or comes back.
+    pub puts: u64,
     /// The event that created it; 0 for none.
     pub created_event: u64,
     /// The event that last changed it; 0 for none.

@@ -18,6 +18,9 @@ use std::sync::Arc;
 
 type Refused<T> = Result<T, NodeRefusal>;
 
+/// How long a container stays that lost its last child: ZooKeeper looks for such once a minute.
+const CONTAINER_LINGER_MS: u64 = 60_000;
+
 /// Keys: their nodes follow.
 impl Writing<'_> {
     /// Puts a key; returns the entry before. A deadline that the node had goes, as one does that a
@@ -50,6 +53,9 @@ impl Writing<'_> {
                 acl,
                 parent_acl: None,
             });
+            if before.is_none() {
+                self.value_came(write.key);
+            }
         } else {
             self.link(write.key, false);
             self.step(name, Happening::Created);
@@ -113,6 +119,19 @@ impl Writing<'_> {
         erased
     }
 
+    /// A node that was there has a value now.
+    fn value_came(&mut self, path: &[u8]) {
+        let node = self.record(path).expect("what has no value has a record");
+        let puts_before = node.puts_before + 1;
+        self.set_record(
+            path,
+            Some(Node {
+                puts_before,
+                ..node
+            }),
+        );
+    }
+
     /// A value has gone: its node stays if something lies beneath or it was made a directory.
     fn value_gone(&mut self, before: &Entry) {
         let path = before.key();
@@ -121,8 +140,9 @@ impl Writing<'_> {
             return self.unlink(path);
         };
         let node = Node {
-            created: before.created().0,
-            born: before.born(),
+            modified: self.revision,
+            written: self.wall,
+            puts_before: node.puts_before + before.version(),
             created_event: before.created_event(),
             modified_event: before.event(),
             ..node
@@ -155,6 +175,9 @@ impl Writing<'_> {
         node.creates = node.creates.wrapping_add(1);
         node.children_changed = self.revision;
         node.kept |= keep;
+        if node.kind == Kind::Container {
+            node.deadline = None;
+        }
         self.set_record(parent, Some(node));
     }
 
@@ -171,6 +194,9 @@ impl Writing<'_> {
             .checked_sub(1)
             .expect("every child was counted");
         node.children_changed = self.revision;
+        if node.kind == Kind::Container && node.children == 0 {
+            node.deadline = Some(WallMs(self.wall.0.saturating_add(CONTAINER_LINGER_MS)));
+        }
         let stays = node.stands_alone() || self.value(parent).is_some();
         self.set_record(parent, Some(node));
         if !stays {
@@ -378,8 +404,7 @@ impl Writing<'_> {
             NodeTest::Exists => found().map(|_| ()),
             NodeTest::Missing => must(node.is_none(), NodeRefusal::Exists),
             NodeTest::Version(version) => {
-                let put = found()?.entry.as_ref().map_or(1, Entry::version);
-                must(put == *version, NodeRefusal::OtherVersion)
+                must(found()?.puts == *version, NodeRefusal::OtherVersion)
             }
             NodeTest::AclVersion(version) => must(
                 found()?.acl_version == *version,
@@ -436,9 +461,13 @@ impl Writing<'_> {
             .clone()
             .unwrap_or_else(|| Node::new(after.created().0, after.born()));
         let mut node = is.clone();
-        if previous.is_none() {
-            node.kind = write.kind;
-            node.acl = write.acl.clone();
+        match &previous {
+            None => {
+                node.kind = write.kind;
+                node.acl = write.acl.clone();
+            }
+            Some(valueless) if valueless.entry.is_none() => node.puts_before += 1,
+            Some(_) => {}
         }
         node.deadline = next_deadline(&node, write.deadline, self.wall);
         if node != is {
@@ -456,6 +485,7 @@ impl Writing<'_> {
             .shared
             .find(path)
             .filter(|slot| !slot.newest().is_tombstone());
+        let puts = self.view(path).map_or(0, |view| view.puts);
         if let Some(slot) = &value {
             self.erase(slot, Cause::Delete, event);
             self.step(Name::Path(path.into()), Happening::Emptied);
@@ -468,20 +498,18 @@ impl Writing<'_> {
         let record = self
             .record(path)
             .unwrap_or_else(|| Node::new(self.revision, self.wall));
-        let created = if is_new {
-            self.revision
-        } else {
-            record.created
-        };
-        let node = Node {
+        let mut node = Node {
             directory: true,
-            created,
-            born: if is_new { self.wall } else { record.born },
             created_event: if is_new { event } else { record.created_event },
             modified_event: event,
             deadline: next_deadline(&record, deadline, self.wall),
             ..record
         };
+        if value.is_some() {
+            node.puts_before = puts;
+            node.modified = self.revision;
+            node.written = self.wall;
+        }
         self.set_record(path, Some(node));
         let node = self.event_node(path).expect("a directory exists");
         self.events.push(Event {
@@ -597,8 +625,11 @@ fn ancestors(path: &[u8]) -> Vec<&[u8]> {
 fn next_deadline(node: &Node, deadline: Deadline, wall: WallMs) -> Option<WallMs> {
     match (node.kind, deadline) {
         (Kind::Idle { ttl_ms }, _) => Some(WallMs(wall.0.saturating_add(ttl_ms))),
-        (Kind::Plain | Kind::Container, Deadline::Keep) => node.deadline,
-        (Kind::Plain | Kind::Container, Deadline::Clear) => None,
+        // An empty container's end is not in the hands of who writes it.
+        (Kind::Plain, Deadline::Keep) | (Kind::Container, Deadline::Keep | Deadline::Clear) => {
+            node.deadline
+        }
+        (Kind::Plain, Deadline::Clear) => None,
         (Kind::Plain | Kind::Container, Deadline::At(deadline)) => Some(deadline),
     }
 }

@@ -204,6 +204,12 @@ pub(crate) struct NodeRecord {
     pub kind: Kind,
     #[n(13)]
     pub deadline: Option<WallMs>,
+    #[n(14)]
+    pub modified: u64,
+    #[n(15)]
+    pub written: WallMs,
+    #[n(16)]
+    pub puts_before: u64,
 }
 
 impl LeaseRecord {
@@ -252,6 +258,9 @@ impl NodeRecord {
             acl_version: node.acl_version,
             kind: node.kind,
             deadline: node.deadline,
+            modified: node.modified,
+            written: node.written,
+            puts_before: node.puts_before,
         }
     }
 
@@ -270,6 +279,9 @@ impl NodeRecord {
             acl_version: self.acl_version,
             kind: self.kind,
             deadline: self.deadline,
+            modified: self.modified,
+            written: self.written,
+            puts_before: self.puts_before,
         }
     }
 }

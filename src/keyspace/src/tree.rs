@@ -91,9 +91,15 @@ pub(crate) struct Node {
     pub kept: bool,
     /// It was made a directory.
     pub directory: bool,
-    /// Of a node without a value: when it came to be.
+    /// Since when it is there, with a value or without.
     pub created: u64,
     pub born: WallMs,
+    /// Of a node without a value: when that last changed.
+    pub modified: u64,
+    pub written: WallMs,
+    /// How often it had been written before the value that it has; where it has none, before that
+    /// became so.
+    pub puts_before: u64,
     pub created_event: u64,
     pub modified_event: u64,
     pub acl: Option<AccessList>,
@@ -113,6 +119,9 @@ impl Node {
             directory: false,
             created: revision,
             born,
+            modified: revision,
+            written: born,
+            puts_before: 0,
             created_event: 0,
             modified_event: 0,
             acl: None,
@@ -200,8 +209,8 @@ impl Tree {
         self.get(path)?.acl.clone()
     }
 
-    /// Those whose time has come by `wall`, soonest first. One that only ends when idle is left out
-    /// while something lies beneath it.
+    /// Those whose time has come by `wall`, soonest first. One that only ends when idle, or empty,
+    /// is left out while something lies beneath it.
     pub fn due(&self, wall: WallMs) -> impl Iterator<Item = &Path> {
         let past = self
             .deadlines
@@ -209,8 +218,8 @@ impl Tree {
             .take_while(move |(deadline, _)| *deadline <= wall);
         let ends = |path: &&Path| {
             self.get(path).is_some_and(|node| match node.kind {
-                Kind::Idle { .. } => node.children == 0,
-                Kind::Plain | Kind::Container => true,
+                Kind::Idle { .. } | Kind::Container => node.children == 0,
+                Kind::Plain => true,
             })
         };
         past.map(|(_, path)| path).filter(ends)
@@ -235,10 +244,11 @@ pub(crate) fn view(entry: Option<Entry>, node: Option<&Node>) -> Option<NodeView
         children: node.children,
         creates: node.creates,
         children_changed: Revision(node.children_changed),
-        created: entry_ref.map_or(Revision(node.created), Entry::created),
-        modified: entry_ref.map_or(Revision(node.created), Entry::modified),
-        born: entry_ref.map_or(node.born, Entry::born),
-        written: entry_ref.map_or(node.born, Entry::written),
+        created: Revision(node.created),
+        modified: entry_ref.map_or(Revision(node.modified), Entry::modified),
+        born: node.born,
+        written: entry_ref.map_or(node.written, Entry::written),
+        puts: node.puts_before + entry_ref.map_or(1, Entry::version),
         created_event: entry_ref.map_or(node.created_event, Entry::created_event),
         modified_event: entry_ref.map_or(node.modified_event, Entry::event),
         acl: node.acl.clone(),

@@ -325,6 +325,9 @@ fn show_node(view: &NodeView) -> String {
     let (created, modified) = (view.created, view.modified);
     out += &format!(", created @{created}#{}", view.created_event);
     out += &format!(", modified @{modified}#{}", view.modified_event);
+    if view.puts != view.entry.as_ref().map_or(1, Entry::version) {
+        out += &format!(", changed {} times", view.puts);
+    }
     let (children, creates) = (view.children, view.creates);
     out += &format!(
         ", children {children} of {creates} @{}",
