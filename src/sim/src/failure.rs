@@ -1,6 +1,6 @@
 //! What a run can fail with.
 
-use crate::checker::watch;
+use crate::checker::{turns, watch};
 use crate::ledger::Disagreement;
 use thiserror::Error;
 
@@ -42,6 +42,14 @@ pub enum Failure {
     /// Leases live on long after nobody renews them.
     #[error("leases {0:?} never end")]
     LeasesImmortal(Vec<i64>),
+    /// A session's writes did not take effect as promised.
+    #[error("session {session}: {violation}")]
+    Turns {
+        /// Which.
+        session: i64,
+        /// What was broken.
+        violation: turns::Violation,
+    },
     /// A read was refused that was possible.
     #[error("member {member} refused to read revision {revision:?}: {reason}")]
     WronglyRefused {

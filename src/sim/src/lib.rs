@@ -19,6 +19,7 @@ pub mod net;
 pub mod plant;
 pub mod rng;
 pub mod run;
+pub mod sessions;
 pub mod trace;
 pub mod translate;
 pub mod watcher;

@@ -29,11 +29,13 @@ pub enum Plant {
     FastLeases,
     /// The lease clocks stand still.
     ImmortalLeases,
+    /// Sessions' writes do not say whose turn it is.
+    NoTurns,
 }
 
 impl Plant {
     /// Every one, with the name it has on the command line.
-    pub const ALL: [(&'static str, Plant); 12] = [
+    pub const ALL: [(&'static str, Plant); 13] = [
         ("lying-disk", Plant::LyingDisk),
         ("unchecked-read", Plant::UncheckedRead),
         ("proposed-twice", Plant::ProposedTwice),
@@ -46,6 +48,7 @@ impl Plant {
         ("early-bookmark", Plant::EarlyBookmark),
         ("fast-leases", Plant::FastLeases),
         ("immortal-leases", Plant::ImmortalLeases),
+        ("no-turns", Plant::NoTurns),
     ];
 
     /// Its name on the command line.

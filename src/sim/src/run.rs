@@ -2,10 +2,11 @@
 
 use crate::checker::kv::{Kv, Op, Request, Response, Txn};
 use crate::checker::linear::{self, Operation, Verdict};
-use crate::checker::watch;
+use crate::checker::{turns, watch};
 use crate::failure::Failure;
 use crate::workload::{Call, KEYS, TTLS_MS};
 use crate::world::{Options, World};
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// How long a cluster may take to recover once nothing is broken: some elections, a snapshot, and
@@ -201,6 +202,12 @@ impl World {
                     violation: Box::new(violation),
                 })?;
             }
+        }
+        let none = BTreeSet::new();
+        for (&session, effects) in &self.sessions.effects {
+            let acknowledged = self.sessions.acknowledged.get(&session).unwrap_or(&none);
+            turns::check(effects, acknowledged)
+                .map_err(|violation| Failure::Turns { session, violation })?;
         }
         let unknown = history
             .iter()

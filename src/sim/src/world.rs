@@ -11,6 +11,7 @@ use crate::member::{Answer, Done, Input, Output, Packet, Stopped, TICK_MS, Token
 use crate::net::Net;
 use crate::plant::Plant;
 use crate::rng::Rng;
+use crate::sessions::Sessions;
 use crate::trace::Trace;
 use crate::translate;
 use crate::watcher::Watcher;
@@ -64,6 +65,8 @@ pub enum Event {
     Break,
     /// Something is mended.
     Mend(Mend),
+    /// A client with a session does something.
+    Act(usize),
     /// A watcher takes a piece of history.
     CatchUp(usize),
     /// Hosts follow the roster, and watchers are told how far they are.
@@ -121,6 +124,7 @@ pub struct World {
     pub(crate) first_roster: Roster,
     pub(crate) clients: Vec<Client>,
     pub(crate) watchers: Vec<Watcher>,
+    pub(crate) sessions: Sessions,
     pub(crate) workload: Workload,
     pub(crate) ledger: Ledger,
     /// The newest entry that any member applied.
@@ -156,6 +160,7 @@ impl World {
             first_roster,
             clients: (0..CLIENTS).map(Client::new).collect(),
             watchers,
+            sessions: Sessions::default(),
             workload,
             ledger: Ledger::default(),
             frontier: 0,
@@ -171,6 +176,9 @@ impl World {
         }
         for client in 0..CLIENTS {
             world.plan(u64::from(client), Event::Call(client));
+        }
+        for client in 0..crate::sessions::CLIENTS {
+            world.plan(0, Event::Act(client));
         }
         for watcher in 0..WATCHERS {
             world.plan(CATCH_UP_EVERY, Event::CatchUp(watcher));
@@ -218,6 +226,7 @@ impl World {
                 self.give_up(client, token);
                 Ok(())
             }
+            Event::Act(client) => self.act(client),
             Event::Break => self.break_something(),
             Event::Mend(mend) => self.mend(mend),
             Event::CatchUp(watcher) => {
@@ -408,7 +417,15 @@ impl World {
         done: &Done,
         events: &[crate::checker::watch::Event],
     ) -> Result<(), Failure> {
+        self.sessions.done(done);
         match &done.command {
+            Command::Attach(attach) if done.applied.outcome.is_ok() => {
+                let line = LeaseLine {
+                    ttl_ms: attach.ttl_ms,
+                    renewed: self.now,
+                };
+                self.leases.insert(attach.lease.0, line);
+            }
             Command::Grant(grant) if done.applied.outcome.is_ok() => {
                 let line = LeaseLine {
                     ttl_ms: grant.ttl_ms,
@@ -448,6 +465,10 @@ impl World {
                     lived_ms,
                 });
             }
+        }
+        if Sessions::owns(lease) {
+            // The checker of keys knows nothing of sessions.
+            return Ok(());
         }
         self.workload.lease_ended(lease);
         let place = self.workload.called(self.now, CLIENTS, Request::End(lease));
@@ -610,12 +631,14 @@ impl World {
     }
 
     fn answered(&mut self, token: Token, answer: Option<Answer>) {
+        let answer = answer.unwrap_or(Answer::Unknown);
+        self.session_answered(token.id, &answer);
         let client = self
             .clients
             .iter()
             .position(|client| client.waits_for(token.id));
         if let Some(client) = client {
-            self.client_answered(client as u32, answer.unwrap_or(Answer::Unknown));
+            self.client_answered(client as u32, answer);
         }
     }
 }

@@ -93,3 +93,11 @@ finds!(
     ImmortalLeases,
     Failure::LeasesImmortal(_)
 );
+// Few writes of a session are lost or late while later ones are not.
+finds!(
+    writes_out_of_turn_are_found,
+    NoTurns,
+    Failure::Turns { .. },
+    0..60,
+    1_000
+);

@@ -3,4 +3,5 @@
 
 pub mod kv;
 pub mod linear;
+pub mod turns;
 pub mod watch;
