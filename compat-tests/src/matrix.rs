@@ -51,6 +51,15 @@ struct Difference {
 struct Differences {
     #[serde(default)]
     difference: Vec<Difference>,
+    #[serde(default)]
+    besides: Vec<Besides>,
+}
+
+/// One entry of `known_differences.toml` without a scenario.
+#[derive(Deserialize)]
+struct Besides {
+    what: String,
+    reason: String,
 }
 
 /// A heading of `operations.toml` with its rows.
@@ -100,7 +109,10 @@ pub fn page_path() -> PathBuf {
 /// or a client's manifest has another version.
 pub fn page() -> Result<String> {
     let scripts = load_scripts()?;
-    let differences = read::<Differences>("known_differences.toml")?.difference;
+    let Differences {
+        difference: differences,
+        besides,
+    } = read("known_differences.toml")?;
     let originals: BTreeMap<String, String> = read("originals.toml")?;
     let groups = read::<Operations>("operations.toml")?.group;
     let clients = read::<Clients>("clients/clients.toml")?.client;
@@ -108,7 +120,8 @@ pub fn page() -> Result<String> {
     let mut page = String::from(OPENING);
     write_operations(&mut page, &groups, &scripts, &differences, &originals)?;
     page.push_str(KILLS);
-    write_differences(&mut page, &differences, &scripts)?;
+    write_differences(&mut page, &differences, &besides)?;
+    write_originals(&mut page, &scripts)?;
     write_clients(&mut page, &clients)?;
     Ok(page)
 }
@@ -131,6 +144,11 @@ watch, and holds what they saw against the promises: no acknowledged write lost,
 read stale, every watcher sees every revision once and in order, all members hash alike. Five
 members of which three are killed refuse writes with etcd's error, and serve again when one
 returns. The originals run the same.
+
+`compat abuse` does what no client should: bytes that are no protocol, frames and messages beyond
+every limit, a million streams, ten thousand idle connections, more connections than files, watchers
+and callers that never read. Each is refused or cut off, the server's memory stays within a bound
+for each trial, and another client is served all the while.
 
 ";
 
@@ -239,7 +257,7 @@ fn support(proofs: &[&Script], differences: &[Difference]) -> Support {
 fn write_differences(
     page: &mut String,
     differences: &[Difference],
-    scripts: &[Script],
+    besides: &[Besides],
 ) -> Result<()> {
     writeln!(page, "## Known differences\n")?;
     if differences.is_empty() {
@@ -263,6 +281,18 @@ fn write_differences(
         }
         writeln!(page)?;
     }
+    if !besides.is_empty() {
+        writeln!(page, "No scenario shows these:\n")?;
+        writeln!(page, "| what | how it differs |\n|---|---|")?;
+        for Besides { what, reason } in besides {
+            writeln!(page, "| {what} | {reason} |")?;
+        }
+        writeln!(page)?;
+    }
+    Ok(())
+}
+
+fn write_originals(page: &mut String, scripts: &[Script]) -> Result<()> {
     writeln!(page, "## Where the originals differ among themselves\n")?;
     writeln!(
         page,

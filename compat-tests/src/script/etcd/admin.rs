@@ -124,14 +124,17 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Awaits that the cluster takes membership changes: not until all members have been
-    /// connected for five seconds.
+    /// Awaits that the cluster takes membership changes (unless asked `once`): not until all members
+    /// have been connected for five seconds.
     pub(super) async fn membership(&mut self, name: &str, args: &mut Args) -> Result<String> {
-        let deadline = Instant::now() + CONDITION_DEADLINE;
+        let deadline = match args.flag("once") {
+            true => Instant::now(),
+            false => Instant::now() + CONDITION_DEADLINE,
+        };
         loop {
             let mut again = args.clone();
             let output = self.try_membership(name, &mut again).await?;
-            if !output.ends_with("unhealthy cluster") || Instant::now() > deadline {
+            if !output.ends_with("unhealthy cluster") || Instant::now() >= deadline {
                 *args = again;
                 return Ok(output);
             }
