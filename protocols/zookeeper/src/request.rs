@@ -2,7 +2,7 @@
 
 use crate::errors::{Code, Failure};
 use crate::jute::Write as _;
-use crate::ops::{self, Caller, Steps};
+use crate::ops::{self, Caller, ROOT, Steps};
 use crate::record::{Bad, Header, Request, Write};
 use crate::session::{Over, Session};
 use crate::stat::Stat;
@@ -348,8 +348,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
             return self.refuse_now(xid, code);
         }
         let moment = self.reader().moment();
-        let path = if path.is_empty() { "/" } else { path };
         let mut count = system::count_beneath(path);
+        let path = if path.is_empty() { ROOT } else { path };
         let mut open = vec![Bytes::copy_from_slice(path.as_bytes())];
         let mut visited = 0;
         while let Some(next) = open.pop() {

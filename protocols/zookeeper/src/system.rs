@@ -74,7 +74,9 @@ pub fn node(path: &str) -> Option<SystemNode> {
 /// How many of the nodes lie beneath a path.
 pub fn count_beneath(path: &str) -> usize {
     match path {
-        "" | "/" => 3,
+        // ZooKeeper counts what starts with the path and a slash, and so here the root as well.
+        "" => 4,
+        "/" => 3,
         TOP => 2,
         _ => 0,
     }

@@ -1,0 +1,323 @@
+//! Connections as clients see them, over a member in memory: what is answered in which order, and who
+//! is cut off.
+
+use gateway::{Gate, Hub, Limits};
+use replica::{Config, Handle};
+use std::net::SocketAddr;
+use std::time::Duration;
+use store::mem::{MemCheckpoints, MemDisk, MemLog};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use zookeeper::jute::Write;
+use zookeeper::reply::framed;
+use zookeeper::{Options, ZooKeeper};
+
+/// How long anything awaited may take on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// What a connection holds that nobody reads.
+const PIPE_BYTES: usize = 1 << 16;
+const PASSWORD_BYTES: usize = 16;
+
+struct Server {
+    zookeeper: ZooKeeper,
+    /// Stops with the last of its handles.
+    _replica: Handle,
+}
+
+impl Server {
+    async fn start(options: Options) -> Server {
+        let config = Config {
+            heartbeat: Duration::from_millis(10),
+            election: Duration::from_millis(100),
+            ..Config::default()
+        };
+        let disk = MemDisk::new();
+        let log = Box::new(MemLog::open(&disk));
+        let checkpoints = Box::new(MemCheckpoints::open(&disk));
+        let hub = Hub::new();
+        let replica = replica::start(config, log, checkpoints, hub.sink()).await;
+        let replica = replica.expect("nothing is on the disk that could be wrong");
+        let mut status = replica.status_changes();
+        let leads = status.wait_for(|status| status.leader != 0);
+        timely(leads).await.expect("the replica runs");
+        let gate = Gate::new(replica.clone(), hub, Limits::default());
+        Server {
+            zookeeper: ZooKeeper::new(gate, options),
+            _replica: replica,
+        }
+    }
+
+    fn open(&self) -> Client {
+        let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
+        let zookeeper = self.zookeeper.clone();
+        let peer = SocketAddr::from(([127, 0, 0, 1], 1));
+        tokio::spawn(async move { zookeeper.serve(theirs, peer, 2181).await });
+        Client {
+            stream: ours,
+            session: 0,
+            password: [0; PASSWORD_BYTES],
+        }
+    }
+
+    async fn connect(&self) -> Client {
+        let mut client = self.open();
+        client.shake_hands(0, [0; PASSWORD_BYTES]).await;
+        assert_ne!(client.session, 0);
+        client
+    }
+}
+
+async fn timely<T>(future: impl Future<Output = T>) -> T {
+    let result = tokio::time::timeout(PATIENCE, future).await;
+    result.expect("it comes in time")
+}
+
+struct Client {
+    stream: DuplexStream,
+    session: i64,
+    password: [u8; PASSWORD_BYTES],
+}
+
+/// A reply's or an event's xid, zxid and error, and the rest of it.
+#[derive(Debug, PartialEq)]
+struct Reply {
+    xid: i32,
+    zxid: i64,
+    error: i32,
+    body: Vec<u8>,
+}
+
+impl Client {
+    async fn send(&mut self, payload: impl FnOnce(&mut Vec<u8>)) {
+        let mut frame = Vec::new();
+        framed(&mut frame, payload);
+        self.stream.write_all(&frame).await.expect("it is open");
+    }
+
+    /// The next frame; none when the server has closed.
+    async fn frame(&mut self) -> Option<Vec<u8>> {
+        let len = timely(self.stream.read_u32()).await.ok()?;
+        let mut frame = vec![0; len as usize];
+        timely(self.stream.read_exact(&mut frame)).await.ok()?;
+        Some(frame)
+    }
+
+    async fn shake_hands(&mut self, session: i64, password: [u8; PASSWORD_BYTES]) {
+        self.send(|out| {
+            out.int(0);
+            out.long(0);
+            out.int(10_000);
+            out.long(session);
+            out.buffer(Some(&password));
+            out.boolean(false);
+        })
+        .await;
+        let welcome = self.frame().await.expect("an answer");
+        self.session = i64::from_be_bytes(welcome[8..16].try_into().expect("8 bytes"));
+        self.password = welcome[20..36].try_into().expect("16 bytes");
+    }
+
+    async fn reply(&mut self) -> Option<Reply> {
+        let frame = self.frame().await?;
+        Some(Reply {
+            xid: i32::from_be_bytes(frame[..4].try_into().expect("4 bytes")),
+            zxid: i64::from_be_bytes(frame[4..12].try_into().expect("8 bytes")),
+            error: i32::from_be_bytes(frame[12..16].try_into().expect("4 bytes")),
+            body: frame[16..].to_vec(),
+        })
+    }
+
+    async fn call(&mut self, xid: i32, kind: i32, body: Vec<u8>) -> Reply {
+        self.send(|out| request(out, xid, kind, &body)).await;
+        self.reply().await.expect("an answer")
+    }
+
+    /// Sends requests in one write; they arrive together.
+    async fn pipeline(&mut self, requests: &[(i32, i32, Vec<u8>)]) {
+        let mut bytes = Vec::new();
+        for (xid, kind, body) in requests {
+            framed(&mut bytes, |out| request(out, *xid, *kind, body));
+        }
+        self.stream.write_all(&bytes).await.expect("it is open");
+    }
+}
+
+fn request(out: &mut Vec<u8>, xid: i32, kind: i32, body: &[u8]) {
+    out.int(xid);
+    out.int(kind);
+    out.extend_from_slice(body);
+}
+
+fn create(path: &str, flags: i32) -> Vec<u8> {
+    let mut out = Vec::new();
+    out.text(path);
+    out.text("data");
+    out.count(1);
+    out.int(31);
+    out.text("world");
+    out.text("anyone");
+    out.int(flags);
+    out
+}
+
+fn set(path: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    out.text(path);
+    out.text("more");
+    out.int(-1);
+    out
+}
+
+fn path_and_watch(path: &str, watch: bool) -> Vec<u8> {
+    let mut out = Vec::new();
+    out.text(path);
+    out.boolean(watch);
+    out
+}
+
+const CREATE: i32 = 1;
+const EXISTS: i32 = 3;
+const GET_DATA: i32 = 4;
+const SET_DATA: i32 = 5;
+const SYNC: i32 = 9;
+const PING: i32 = 11;
+const CLOSE: i32 = -11;
+const NO_NODE: i32 = -101;
+
+#[tokio::test]
+async fn pipelined_requests_are_answered_in_order_and_see_each_other() {
+    let server = Server::start(Options::default()).await;
+    let mut client = server.connect().await;
+    client
+        .pipeline(&[
+            (1, EXISTS, path_and_watch("/a", false)),
+            (2, CREATE, create("/a", 0)),
+            (3, CREATE, create("/a", 0)),
+            (4, SET_DATA, set("/a")),
+            (5, GET_DATA, path_and_watch("/a", false)),
+            (-2, PING, Vec::new()),
+        ])
+        .await;
+    let mut seen = Vec::new();
+    for _ in 0..6 {
+        let reply = client.reply().await.expect("an answer");
+        seen.push((reply.xid, reply.error));
+    }
+    assert_eq!(
+        seen,
+        [(1, NO_NODE), (2, 0), (3, -110), (4, 0), (5, 0), (-2, 0)]
+    );
+}
+
+#[tokio::test]
+async fn an_event_comes_after_the_read_that_watches_and_before_what_shows_the_change() {
+    let server = Server::start(Options::default()).await;
+    let mut client = server.connect().await;
+    client
+        .pipeline(&[
+            (1, CREATE, create("/a", 0)),
+            (2, GET_DATA, path_and_watch("/a", true)),
+            (3, SET_DATA, set("/a")),
+            (4, GET_DATA, path_and_watch("/a", false)),
+        ])
+        .await;
+    let mut xids = Vec::new();
+    for _ in 0..5 {
+        xids.push(client.reply().await.expect("an answer").xid);
+    }
+    assert_eq!(xids, [1, 2, -1, 3, 4]);
+}
+
+#[tokio::test]
+async fn a_change_by_another_is_told_before_it_is_shown() {
+    let server = Server::start(Options::default()).await;
+    let mut writer = server.connect().await;
+    let mut watcher = server.connect().await;
+    assert_eq!(writer.call(1, CREATE, create("/a", 0)).await.error, 0);
+    for round in 1..=50 {
+        let watched = watcher.call(round, GET_DATA, path_and_watch("/a", true));
+        assert_eq!(watched.await.error, 0);
+        let written = writer.call(round, SET_DATA, set("/a"));
+        let read = watcher.call(round, GET_DATA, path_and_watch("/a", false));
+        let (written, first) = tokio::join!(written, read);
+        // Either the read did not see the change, or the event came first.
+        let event = if first.xid == -1 {
+            let shown = watcher.reply().await.expect("the read's answer");
+            assert!(shown.zxid >= written.zxid);
+            first
+        } else {
+            assert!(first.zxid < written.zxid, "shown before it was told");
+            watcher.reply().await.expect("the event")
+        };
+        assert_eq!((event.xid, event.zxid), (-1, written.zxid));
+    }
+}
+
+#[tokio::test]
+async fn a_session_goes_on_through_a_new_connection_and_the_old_one_is_cut() {
+    let server = Server::start(Options::default()).await;
+    let mut old = server.connect().await;
+    assert_eq!(old.call(1, CREATE, create("/e", 1)).await.error, 0);
+    let mut new = server.open();
+    new.shake_hands(old.session, old.password).await;
+    assert_eq!(new.session, old.session);
+    assert_eq!(old.reply().await, None);
+    let found = new.call(1, EXISTS, path_and_watch("/e", false)).await;
+    assert_eq!(found.error, 0);
+    assert_eq!(new.call(2, CLOSE, Vec::new()).await.error, 0);
+    assert_eq!(new.reply().await, None);
+
+    let mut late = server.open();
+    late.shake_hands(old.session, old.password).await;
+    assert_eq!((late.session, late.reply().await), (0, None));
+    let mut other = server.connect().await;
+    let found = other.call(1, EXISTS, path_and_watch("/e", false)).await;
+    assert_eq!(found.error, NO_NODE);
+}
+
+#[tokio::test]
+async fn a_wrong_password_resumes_nothing_and_cuts_nobody() {
+    let server = Server::start(Options::default()).await;
+    let mut owner = server.connect().await;
+    let mut thief = server.open();
+    thief.shake_hands(owner.session, [9; PASSWORD_BYTES]).await;
+    assert_eq!((thief.session, thief.reply().await), (0, None));
+    assert_eq!(owner.call(1, PING, Vec::new()).await.error, 0);
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_is_not_read_from() {
+    let server = Server::start(Options::default()).await;
+    let mut client = server.connect().await;
+    let mut sync = Vec::new();
+    sync.text(&"x".repeat(1000));
+    let flood = vec![(1, SYNC, sync); 64];
+    // Nobody reads the answers: at some point the server stops taking requests.
+    let mut sent = 0;
+    let stuck = async {
+        loop {
+            client.pipeline(&flood).await;
+            sent += 64;
+        }
+    };
+    // Paused, time passes only once nobody has anything to do.
+    tokio::time::pause();
+    let stuck = tokio::time::timeout(Duration::from_secs(1), stuck).await;
+    assert!(stuck.is_err());
+    assert!(sent < 10_000, "{sent} requests were taken");
+}
+
+#[tokio::test]
+async fn connections_of_one_address_and_frames_are_bounded() {
+    let options = Options {
+        connections_per_address_max: 1,
+        frame_bytes_max: 1000,
+        ..Options::default()
+    };
+    let server = Server::start(options).await;
+    let mut first = server.connect().await;
+    let mut second = server.open();
+    assert_eq!(second.frame().await, None);
+    let long = 1001u32.to_be_bytes();
+    first.stream.write_all(&long).await.expect("it is open");
+    assert_eq!(first.frame().await, None);
+}
