@@ -4,25 +4,19 @@ use anyhow::{Context, Result, ensure};
 use proto::etcdserverpb::PutRequest;
 use proto::etcdserverpb::kv_client::KvClient;
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::frames::Raw;
-use super::{PATIENCE, Scene, until};
+use super::{IDLE_CPU_MAX, PATIENCE, Scene, WATCHED, calm, until};
 
 /// Connections that say nothing, or hello and then nothing.
 const IDLE: usize = 10_000;
-/// How long the processor's time is looked at.
-const WATCHED: Duration = Duration::from_secs(2);
-/// Idle connections may take so much of that time, beside what the other client's calls take.
-const IDLE_CPU_MAX: Duration = Duration::from_millis(1500);
 /// Files that a server may open, when they are to run out.
 pub const FILES: u64 = 400;
 /// Connections that then want one.
 const WANTED: usize = 600;
 /// Files left to a server when the system begins to refuse it.
 const SPARE_FILES: u64 = 20;
-/// Lines of log that one lack may be worth.
-const LINES_MAX: usize = 5;
 
 /// Lets this process, and the servers that it starts, open as many files as the system allows.
 pub fn allow_files() -> Result<()> {
@@ -96,21 +90,6 @@ pub async fn files_exhausted(scene: &Scene) -> Result<String> {
     put_anew(scene).await?;
     prlimit(process, Resource::Nofile, before)?;
     Ok(told)
-}
-
-/// While connections wait, the server neither spins nor fills its log.
-async fn calm(scene: &Scene) -> Result<String> {
-    let (began, lines) = (scene.process.cpu()?, scene.cluster.members[0].log_lines()?);
-    tokio::time::sleep(WATCHED).await;
-    let used = scene.process.cpu()?.saturating_sub(began);
-    let logged = scene.cluster.members[0].log_lines()? - lines;
-    ensure!(used < IDLE_CPU_MAX, "{used:?} of processor in {WATCHED:?}");
-    ensure!(logged <= LINES_MAX, "{logged} lines logged in {WATCHED:?}");
-    Ok(format!(
-        "{} ms of processor in {} s",
-        used.as_millis(),
-        WATCHED.as_secs()
-    ))
 }
 
 /// A connection made now is served.

@@ -9,6 +9,7 @@ mod crowd;
 mod deaf;
 mod frames;
 mod garbage;
+mod greedy;
 mod limits;
 mod process;
 
@@ -31,6 +32,12 @@ const POLL: Duration = Duration::from_millis(10);
 const PATIENCE: Duration = Duration::from_secs(30);
 
 const MIB: u64 = 1 << 20;
+/// How long the processor's time is looked at.
+const WATCHED: Duration = Duration::from_secs(2);
+/// A server that has nothing to do may take so much of that time, the other client's calls included.
+const IDLE_CPU_MAX: Duration = Duration::from_millis(1500);
+/// Lines of log that one lack may be worth.
+const LINES_MAX: usize = 5;
 
 type Course<'a> = Pin<Box<dyn Future<Output = Result<String>> + 'a>>;
 
@@ -87,6 +94,12 @@ const TRIALS: &[Trial] = &[
     }),
     Trial::new("watchers beyond reason", 128, |it| {
         Box::pin(limits::watches(it))
+    }),
+    Trial::new("more writes at once than may wait", 768, |it| {
+        Box::pin(greedy::writes(it))
+    }),
+    Trial::new("a member of forty thousand addresses", 128, |it| {
+        Box::pin(greedy::addresses(it))
     }),
     Trial::new("ten thousand idle connections", 400, |it| {
         Box::pin(crowd::idle(it))
@@ -209,4 +222,19 @@ async fn until(what: &str, mut holds: impl AsyncFnMut() -> Result<bool>) -> Resu
         tokio::time::sleep(POLL).await;
     }
     Ok(())
+}
+
+/// The server neither spins nor fills its log.
+async fn calm(scene: &Scene) -> Result<String> {
+    let (began, lines) = (scene.process.cpu()?, scene.cluster.members[0].log_lines()?);
+    tokio::time::sleep(WATCHED).await;
+    let used = scene.process.cpu()?.saturating_sub(began);
+    let logged = scene.cluster.members[0].log_lines()? - lines;
+    ensure!(used < IDLE_CPU_MAX, "{used:?} of processor in {WATCHED:?}");
+    ensure!(logged <= LINES_MAX, "{logged} lines logged in {WATCHED:?}");
+    Ok(format!(
+        "{} ms of processor in {} s",
+        used.as_millis(),
+        WATCHED.as_secs()
+    ))
 }
