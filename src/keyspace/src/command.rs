@@ -27,7 +27,7 @@ pub enum Command {
     /// The leader's clock says that these are over. Each lease ends as in `Revoke`, with the cause
     /// `Expire`; nodes whose own deadline has passed by the stamp go too.
     #[n(4)]
-    Expire(#[n(0)] Vec<LeaseId>),
+    Expire(#[n(0)] Vec<Expired>),
     /// Remaining time of long leases, so that a new leader does not restart their clocks.
     #[n(5)]
     Checkpoint(#[n(0)] Vec<LeaseRemaining>),
@@ -117,6 +117,18 @@ pub struct Turn {
     /// Which of its writes, from 0.
     #[n(2)]
     pub seq: u64,
+}
+
+/// A lease whose time is over, see [`Command::Expire`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Expired {
+    /// Which one.
+    #[n(0)]
+    pub lease: LeaseId,
+    /// The connection that held it when its time was over, if it is a session. It lives if it has
+    /// gone on through another one since: whoever resumed it was told so.
+    #[n(1)]
+    pub attachment: Option<u64>,
 }
 
 /// See [`Command::Checkpoint`].

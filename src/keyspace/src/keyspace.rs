@@ -1,7 +1,7 @@
 //! The writer's side: applying commands, and dropping what compaction made unreadable.
 
 use crate::change::{Answer, Applied, Cause, Outcome, Refusal, TxnOutcome};
-use crate::command::{Alarm, AlarmChange, Command, LeaseRemaining, Nodes, Op, Put, Txn};
+use crate::command::{Alarm, AlarmChange, Command, Expired, LeaseRemaining, Nodes, Op, Put, Txn};
 use crate::invariants;
 use crate::node::NodeOp;
 use crate::read::{self, View};
@@ -158,12 +158,16 @@ impl Keyspace {
     }
 
     /// Leases first, then the nodes whose own time has come: one revision each.
-    fn expire(&self, leases: &[LeaseId]) -> (Outcome, Finished) {
+    fn expire(&self, leases: &[Expired]) -> (Outcome, Finished) {
         let mut all = Finished::default();
         let mut ended = 0;
-        for lease in leases {
+        for expired in leases {
+            if !self.is_still_held(expired) {
+                continue;
+            }
             let mut writing = Writing::new(&self.shared, self.wall);
-            ended += writing.end_lease(*lease, Cause::Expire).unwrap_or(0);
+            let keys = writing.end_lease(expired.lease, Cause::Expire);
+            ended += keys.unwrap_or(0);
             all.append(writing.finish());
         }
         let tree = self.shared.tree.read().clone();

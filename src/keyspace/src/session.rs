@@ -2,7 +2,7 @@
 //! come in turn.
 
 use crate::change::{Outcome, Refusal};
-use crate::command::{Attach, Command, Grant, Turn};
+use crate::command::{Attach, Command, Expired, Grant, Turn};
 use crate::keyspace::{Keyspace, Result};
 use crate::lease::{Held, Lease};
 use crate::write::Finished;
@@ -44,6 +44,13 @@ impl Keyspace {
         lease.ttl_ms = attach.ttl_ms;
         lease.remaining_ms = None;
         Ok((Outcome::Done, Finished::default()))
+    }
+
+    /// Whether a lease whose time is over is there, and held as it was then.
+    pub(crate) fn is_still_held(&self, expired: &Expired) -> bool {
+        let leases = self.shared.leases.read();
+        let held = |lease: &Lease| lease.session.as_ref().map(|held| held.attachment);
+        leases.get(&expired.lease).map(held) == Some(expired.attachment)
     }
 
     /// Refuses a session's write that is out of turn. In turn, it is the next one's turn whatever

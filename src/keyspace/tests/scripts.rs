@@ -7,7 +7,9 @@
 mod language;
 
 use goldenscript::{Argument, Command as Line, Context, Runner};
-use keyspace::command::{Alarm, AlarmChange, Attach, Grant, LeaseRemaining, Nodes, Session, Turn};
+use keyspace::command::{
+    Alarm, AlarmChange, Attach, Expired, Grant, LeaseRemaining, Nodes, Session, Turn,
+};
 use keyspace::node::{Event, EventNode, Kind, NodeAnswer};
 use keyspace::{
     Answer, Applied, Change, Command, Entry, Identity, Keyspace, LeaseId, LeaseView, NodeView,
@@ -231,9 +233,11 @@ fn command(line: &Line) -> Result<Option<Command>, Box<dyn Error>> {
         }),
         "revoke" => Command::Revoke(LeaseId(number(args.next_pos())?)),
         "expire" => {
+            let attachment = args.take_key("via").map(str::parse).transpose()?;
             let mut leases = Vec::new();
             while let Some(arg) = args.next_pos() {
-                leases.push(LeaseId(number(Some(arg))?));
+                let lease = LeaseId(number(Some(arg))?);
+                leases.push(Expired { lease, attachment });
             }
             Command::Expire(leases)
         }

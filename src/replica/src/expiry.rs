@@ -2,8 +2,8 @@
 //! granted, that it ended, and now and then how much of its time is left. Pure: time arrives as
 //! `now_ms`, on a clock that never runs backwards.
 
-use keyspace::command::LeaseRemaining;
-use keyspace::{LeaseId, LeaseView};
+use keyspace::command::{Expired, LeaseRemaining};
+use keyspace::{Command, LeaseId, LeaseView};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Leases ended in one go. With a check every [`CHECK_MS`] it makes etcd's 1,000 a second.
@@ -47,6 +47,8 @@ pub struct Expiry {
 #[derive(Clone, Copy, Debug)]
 struct Clock {
     ttl_ms: u64,
+    /// The connection that holds it, if it is a session.
+    attachment: Option<u64>,
     deadline_ms: u64,
     /// This clock's entry in `due`.
     due_ms: u64,
@@ -64,7 +66,7 @@ impl Expiry {
             ..Expiry::default()
         };
         for lease in leases {
-            self.start(now_ms, lease.lease, lease.ttl_ms, lease.remaining_ms);
+            self.start(now_ms, &lease);
         }
     }
 
@@ -90,30 +92,63 @@ impl Expiry {
         self.leading
     }
 
-    /// A lease was granted.
-    pub fn granted(&mut self, now_ms: u64, lease: LeaseId, ttl_ms: u64) {
-        self.start(now_ms, lease, ttl_ms, None);
+    /// What a command of these means to the clocks.
+    pub fn applied(&mut self, now_ms: u64, command: &Command) {
+        let started = match command {
+            Command::Grant(grant) => LeaseView {
+                lease: grant.lease,
+                ttl_ms: grant.ttl_ms,
+                remaining_ms: None,
+                attachment: grant.session.as_ref().map(|session| session.attachment),
+            },
+            Command::Attach(attach) => LeaseView {
+                lease: attach.lease,
+                ttl_ms: attach.ttl_ms,
+                remaining_ms: None,
+                attachment: Some(attach.attachment),
+            },
+            Command::Revoke(lease) => return self.ended(*lease),
+            Command::Expire(leases) => return leases.iter().for_each(|it| self.expired(it)),
+            Command::Txn(_)
+            | Command::Compact(_)
+            | Command::Checkpoint(_)
+            | Command::Alarm(_)
+            | Command::Nodes(_) => return,
+        };
+        if self.leading {
+            self.start(now_ms, &started);
+        }
     }
 
-    fn start(&mut self, now_ms: u64, lease: LeaseId, ttl_ms: u64, remaining_ms: Option<u64>) {
-        self.ended(lease);
-        let deadline_ms = now_ms.saturating_add(remaining_ms.unwrap_or(ttl_ms));
+    fn start(&mut self, now_ms: u64, lease: &LeaseView) {
+        let (id, ttl_ms) = (lease.lease, lease.ttl_ms);
+        self.ended(id);
+        let deadline_ms = now_ms.saturating_add(lease.remaining_ms.unwrap_or(ttl_ms));
         let clock = Clock {
             ttl_ms,
+            attachment: lease.attachment,
             deadline_ms,
             due_ms: deadline_ms,
             note_ms: now_ms.saturating_add(CHECKPOINT_MS),
-            noted: remaining_ms.is_some(),
+            noted: lease.remaining_ms.is_some(),
         };
-        self.clocks.insert(lease, clock);
-        self.due.insert((clock.due_ms, lease));
+        self.clocks.insert(id, clock);
+        self.due.insert((clock.due_ms, id));
         if ttl_ms > CHECKPOINT_MS {
-            self.notes.insert((clock.note_ms, lease));
+            self.notes.insert((clock.note_ms, id));
+        }
+    }
+
+    /// A session that has gone on through another connection meanwhile lives, and so its clock.
+    fn expired(&mut self, expired: &Expired) {
+        let clock = self.clocks.get(&expired.lease);
+        if clock.is_some_and(|clock| clock.attachment == expired.attachment) {
+            self.ended(expired.lease);
         }
     }
 
     /// A lease ended.
-    pub fn ended(&mut self, lease: LeaseId) {
+    fn ended(&mut self, lease: LeaseId) {
         if let Some(clock) = self.clocks.remove(&lease) {
             self.due.remove(&(clock.due_ms, lease));
             self.notes.remove(&(clock.note_ms, lease));
@@ -143,7 +178,13 @@ impl Expiry {
     }
 
     fn restart(&mut self, now_ms: u64, lease: LeaseId, clock: Clock) {
-        self.start(now_ms, lease, clock.ttl_ms, None);
+        let anew = LeaseView {
+            lease,
+            ttl_ms: clock.ttl_ms,
+            remaining_ms: None,
+            attachment: clock.attachment,
+        };
+        self.start(now_ms, &anew);
         if clock.noted {
             // What was written down is less than what is left now; a new leader must not use it.
             self.note_at(now_ms, lease);
@@ -165,20 +206,23 @@ impl Expiry {
     }
 
     /// Leases whose end is to be proposed now, oldest first, at most [`EXPIRED_MAX`].
-    pub fn take_expired(&mut self, now_ms: u64) -> Vec<LeaseId> {
+    pub fn take_expired(&mut self, now_ms: u64) -> Vec<Expired> {
         if !self.leading {
             return Vec::new();
         }
         let due = self.due.iter().take_while(|(due_ms, _)| *due_ms <= now_ms);
         let expired: Vec<(u64, LeaseId)> = due.take(EXPIRED_MAX).copied().collect();
-        for (due_ms, lease) in &expired {
-            self.due.remove(&(*due_ms, *lease));
-            self.due.insert((now_ms + RETRY_MS, *lease));
-            if let Some(clock) = self.clocks.get_mut(lease) {
-                clock.due_ms = now_ms + RETRY_MS;
-            }
+        let mut ends = Vec::with_capacity(expired.len());
+        for (due_ms, lease) in expired {
+            self.due.remove(&(due_ms, lease));
+            self.due.insert((now_ms + RETRY_MS, lease));
+            let clock = self.clocks.get_mut(&lease);
+            let clock = clock.expect("what is due has a clock");
+            clock.due_ms = now_ms + RETRY_MS;
+            let attachment = clock.attachment;
+            ends.push(Expired { lease, attachment });
         }
-        expired.into_iter().map(|(_, lease)| lease).collect()
+        ends
     }
 
     /// Remaining times to be written down now.

@@ -583,25 +583,7 @@ fn keep_clocks(clocks: &mut Expiry, done: &Done, clock: Clock) {
     if done.applied.outcome.is_err() {
         return;
     }
-    match &done.command {
-        Command::Grant(grant) => {
-            if clocks.is_leading() {
-                clocks.granted(clock.now_ms, grant.lease, grant.ttl_ms);
-            }
-        }
-        Command::Attach(attach) => {
-            if clocks.is_leading() {
-                clocks.granted(clock.now_ms, attach.lease, attach.ttl_ms);
-            }
-        }
-        Command::Revoke(lease) => clocks.ended(*lease),
-        Command::Expire(leases) => leases.iter().for_each(|lease| clocks.ended(*lease)),
-        Command::Txn(_)
-        | Command::Compact(_)
-        | Command::Checkpoint(_)
-        | Command::Alarm(_)
-        | Command::Nodes(_) => {}
-    }
+    clocks.applied(clock.now_ms, &done.command);
 }
 
 /// Gives every waiter its steps' outcomes; without outcomes the proposal was overtaken by a later

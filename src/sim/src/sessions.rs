@@ -77,6 +77,15 @@ impl Sessions {
         })
     }
 
+    /// The connection that holds a session.
+    pub fn holder(&self, session: i64) -> Option<u64> {
+        let effects = self.effects.get(&session)?.iter();
+        effects.rev().find_map(|effect| match effect {
+            Effect::Attached(connection) => Some(*connection),
+            Effect::Wrote(_) => None,
+        })
+    }
+
     /// Notes what a command did, the first time that any member applied it.
     pub fn done(&mut self, done: &Done) {
         if done.applied.outcome.is_err() {

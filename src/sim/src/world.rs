@@ -17,6 +17,7 @@ use crate::translate;
 use crate::watcher::Watcher;
 use crate::workload::{KEYS, Workload};
 use keyspace::Command;
+use keyspace::command::Expired;
 use replica::Member as Membership;
 use replica::roster::{MemberChange, Roster};
 use std::cmp::Reverse;
@@ -435,7 +436,10 @@ impl World {
             }
             Command::Revoke(lease) => drop(self.leases.remove(&lease.0)),
             Command::Expire(leases) => {
-                for lease in leases {
+                for Expired { lease, attachment } in leases {
+                    if self.sessions.holder(lease.0) != *attachment {
+                        continue;
+                    }
                     let bound = |e: &&crate::checker::watch::Event| {
                         e.previous.is_some_and(|previous| previous.lease == lease.0)
                     };

@@ -128,10 +128,12 @@ impl NodeHub {
             return;
         }
         match command {
-            Command::Revoke(lease) => lock().end(*lease, wakers),
+            Command::Revoke(lease) => lock().end(*lease, None, wakers),
             Command::Expire(leases) => {
                 let mut table = lock();
-                leases.iter().for_each(|lease| table.end(*lease, wakers));
+                for expired in leases {
+                    table.end(expired.lease, expired.attachment, wakers);
+                }
             }
             Command::Attach(attach) => lock().move_to(attach.lease, attach.attachment, wakers),
             Command::Txn(_)

@@ -343,11 +343,13 @@ impl Table {
         }
     }
 
-    /// A session is over.
-    pub fn end(&mut self, session: LeaseId, wakers: &mut Vec<Waker>) {
+    /// A session is over, if this connection still holds it; without one, in any case.
+    pub fn end(&mut self, session: LeaseId, attachment: Option<u64>, wakers: &mut Vec<Waker>) {
         for name in self.sessions.get(&session).into_iter().flatten() {
-            let inbox = &self.connections[name].inbox;
-            wakers.extend(inbox.dismiss(Gone::Ended));
+            let connection = &self.connections[name];
+            if attachment.is_none_or(|attachment| attachment == connection.attachment) {
+                wakers.extend(connection.inbox.dismiss(Gone::Ended));
+            }
         }
     }
 

@@ -3,7 +3,7 @@
 use super::watcher::EVENTS_MAX;
 use super::{Gone, Mode, NodeEvent, NodeFigures, NodeWatcher, Once, What, Which};
 use crate::testing::{World, put, txn};
-use keyspace::command::{Attach, Delete, Grant, Nodes, Op, Put, Session};
+use keyspace::command::{Attach, Delete, Expired, Grant, Nodes, Op, Put, Session};
 use keyspace::node::{Action, Deadline, Kind, NodeWrite, Parents};
 use keyspace::{
     AccessEntry, AccessList, Cause, Change, Command, Identity, LeaseId, NodeOp, Permissions,
@@ -106,6 +106,15 @@ fn remove(path: &str) -> NodeOp {
 fn show(event: &NodeEvent) -> String {
     let path = event.path.escape_ascii();
     format!("{:?} {path}@{}", event.what, event.revision)
+}
+
+/// These sessions end, if they are held so.
+fn expire(sessions: &[(i64, u64)]) -> Command {
+    let expired = sessions.iter().map(|(lease, attachment)| Expired {
+        lease: LeaseId(*lease),
+        attachment: Some(*attachment),
+    });
+    Command::Expire(expired.collect())
 }
 
 fn is_ready(future: impl Future) -> bool {
@@ -367,7 +376,10 @@ fn connections_learn_what_became_of_their_session() {
     assert_eq!(world.watcher().gone(), Some(Gone::Moved));
     assert_eq!((second.gone(), other.gone()), (None, None));
     assert!(!is_ready(second.ready()));
-    world.run(&Command::Expire(vec![SESSION]));
+    // Its time was over before it went on; then really.
+    world.run(&expire(&[(SESSION.0, 1)]));
+    assert_eq!(second.gone(), None);
+    world.run(&expire(&[(SESSION.0, 2)]));
     assert_eq!((second.gone(), other.gone()), (Some(Gone::Ended), None));
     assert!(is_ready(second.ready()));
     assert_eq!(world.watcher_of(SESSION, 2).gone(), Some(Gone::Ended));
@@ -393,7 +405,7 @@ fn each_step_has_its_own_revision() {
     let watcher = world.watcher();
     watcher.node(b"/a", Once::Data, |_| true);
     watcher.node(b"/b", Once::Data, |_| true);
-    world.run(&Command::Expire(vec![LeaseId(8), LeaseId(9)]));
+    world.run(&expire(&[(8, 1), (9, 1)]));
     assert_eq!(drain(&watcher), ["Deleted /a@3", "Deleted /b@4"]);
 }
 

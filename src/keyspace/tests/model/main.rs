@@ -5,8 +5,8 @@ mod naive;
 mod nodes;
 
 use keyspace::command::{
-    Alarm, AlarmChange, Command, Delete, Filter, Grant, Guard, LeaseRemaining, Op, Put, Range,
-    Relation, Session, Sort, SortBy, Test, Txn,
+    Alarm, AlarmChange, Command, Delete, Expired, Filter, Grant, Guard, LeaseRemaining, Op, Put,
+    Range, Relation, Session, Sort, SortBy, Test, Txn,
 };
 use keyspace::{End, Keyspace, LeaseId, Record, Revision, Span, Stamp, WallMs};
 use naive::{Naive, PlainRange, plain_applied, plain_changes, plain_txn};
@@ -174,6 +174,8 @@ fn command() -> impl Strategy<Value = Command> {
             attachment: ttl_ms,
         }),
     });
+    let holder = prop::option::of(5u64..9);
+    let expired = (lease(), holder).prop_map(|(lease, attachment)| Expired { lease, attachment });
     let remaining = (lease(), 0u64..9).prop_map(|(lease, remaining_ms)| LeaseRemaining {
         lease,
         remaining_ms,
@@ -184,7 +186,7 @@ fn command() -> impl Strategy<Value = Command> {
         2 => (0u64..30).prop_map(|revision| Command::Compact(Revision(revision))),
         3 => grant.prop_map(Command::Grant),
         1 => lease().prop_map(Command::Revoke),
-        1 => prop::collection::vec(lease(), 0..3).prop_map(Command::Expire),
+        1 => prop::collection::vec(expired, 0..3).prop_map(Command::Expire),
         1 => remaining.prop_map(|remaining| Command::Checkpoint(vec![remaining])),
         1 => alarm.prop_map(|(member, alarm, raised)| {
             Command::Alarm(AlarmChange { member, alarm, raised })

@@ -117,6 +117,8 @@ pub struct Naive {
     changes: Vec<Vec<PlainChange>>,
     pub compacted: u64,
     pub leases: BTreeMap<i64, (u64, Option<u64>)>,
+    /// Who holds those that are sessions.
+    holders: BTreeMap<i64, u64>,
     alarms: BTreeSet<(u64, Alarm)>,
 }
 
@@ -138,6 +140,7 @@ impl Naive {
             changes: vec![Vec::new(); 2],
             compacted: 0,
             leases: BTreeMap::new(),
+            holders: BTreeMap::new(),
             alarms: BTreeSet::new(),
         }
     }
@@ -184,6 +187,9 @@ impl Naive {
                     return Err(Refusal::LeaseExists(grant.lease));
                 }
                 self.leases.insert(grant.lease.0, (grant.ttl_ms, None));
+                let holder = grant.session.as_ref().map(|session| session.attachment);
+                self.holders
+                    .extend(holder.map(|holder| (grant.lease.0, holder)));
                 Ok(PlainOutcome::Done)
             }
             Command::Revoke(lease) => {
@@ -193,9 +199,13 @@ impl Naive {
                     .ok_or(Refusal::LeaseNotFound(*lease))
             }
             Command::Expire(leases) => {
-                let ended = leases
-                    .iter()
-                    .filter_map(|lease| self.end(*lease, Cause::Expire));
+                let ended = leases.iter().filter_map(|expired| {
+                    let holder = self.holders.get(&expired.lease.0).copied();
+                    if holder != expired.attachment {
+                        return None;
+                    }
+                    self.end(expired.lease, Cause::Expire)
+                });
                 Ok(PlainOutcome::Ended(ended.sum()))
             }
             Command::Checkpoint(checkpoint) => {
@@ -263,6 +273,7 @@ impl Naive {
 
     fn end(&mut self, lease: LeaseId, cause: Cause) -> Option<u64> {
         self.leases.remove(&lease.0)?;
+        self.holders.remove(&lease.0);
         let keys = self.lease_keys(lease.0);
         let mut draft = self.draft();
         for key in &keys {

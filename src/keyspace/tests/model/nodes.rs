@@ -4,7 +4,7 @@
 
 use crate::{cases, key, span};
 use keyspace::change::Cause;
-use keyspace::command::{Attach, Delete, Grant, Nodes, Op, Put, Session, Turn, Txn};
+use keyspace::command::{Attach, Delete, Expired, Grant, Nodes, Op, Put, Session, Turn, Txn};
 use keyspace::node::{Action, Deadline, Kind, NodeOp, NodeTest, NodeWrite, Parents, Sequence};
 use keyspace::{
     AccessEntry, AccessList, Command, Identity, Keyspace, LeaseId, Outcome, Permissions, Reader,
@@ -179,13 +179,17 @@ fn command() -> impl Strategy<Value = Command> {
             ttl_ms: 1,
         })
     });
+    let expired = (0i64..3, prop::option::of(0u64..2)).prop_map(|(lease, attachment)| Expired {
+        lease: LeaseId(lease),
+        attachment,
+    });
     prop_oneof![
         6 => nodes().prop_map(Command::Nodes),
         1 => attach,
         4 => txn.prop_map(|then| Command::Txn(Txn { then, ..Txn::default() })),
         2 => grant,
         1 => (1i64..3).prop_map(|lease| Command::Revoke(LeaseId(lease))),
-        1 => (0i64..3).prop_map(|lease| Command::Expire(vec![LeaseId(lease)])),
+        1 => expired.prop_map(|expired| Command::Expire(vec![expired])),
         1 => (0u64..30).prop_map(|revision| Command::Compact(Revision(revision))),
     ]
 }
@@ -236,8 +240,11 @@ impl Sessions {
                 }
             }
             Command::Revoke(lease) => drop(self.0.remove(lease)),
-            Command::Expire(leases) => leases.iter().for_each(|lease| {
-                self.0.remove(lease);
+            Command::Expire(leases) => leases.iter().for_each(|expired| {
+                let holder = self.0.get(&expired.lease).map(|held| held.1);
+                if holder == expired.attachment {
+                    self.0.remove(&expired.lease);
+                }
             }),
             Command::Txn(_) | Command::Compact(_) | Command::Checkpoint(_) | Command::Alarm(_) => {}
         }

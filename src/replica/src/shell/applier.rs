@@ -217,39 +217,30 @@ impl Observer for Watch {
 impl Watch {
     fn keep_clocks(&self, command: &Command) {
         let shared = &self.shared;
-        match command {
-            Command::Grant(grant) => {
-                shared.stats.leases_granted.add(1);
-                let now_ms = shared.now_ms();
-                let mut clocks = shared.clocks.lock();
-                if clocks.is_leading() {
-                    clocks.granted(now_ms, grant.lease, grant.ttl_ms);
-                }
+        let stats = &shared.stats;
+        let ends = match command {
+            Command::Grant(_) => {
+                stats.leases_granted.add(1);
+                false
             }
-            Command::Attach(attach) => {
-                let now_ms = shared.now_ms();
-                let mut clocks = shared.clocks.lock();
-                if clocks.is_leading() {
-                    clocks.granted(now_ms, attach.lease, attach.ttl_ms);
-                }
-            }
-            Command::Revoke(lease) => {
-                shared.stats.leases_revoked.add(1);
-                shared.clocks.lock().ended(*lease);
-                shared.lease_ended.notify_waiters();
+            Command::Attach(_) => false,
+            Command::Revoke(_) => {
+                stats.leases_revoked.add(1);
+                true
             }
             Command::Expire(leases) => {
-                shared.stats.leases_expired.add(leases.len() as u64);
-                let mut clocks = shared.clocks.lock();
-                leases.iter().for_each(|lease| clocks.ended(*lease));
-                drop(clocks);
-                shared.lease_ended.notify_waiters();
+                stats.leases_expired.add(leases.len() as u64);
+                true
             }
             Command::Txn(_)
             | Command::Compact(_)
             | Command::Checkpoint(_)
             | Command::Alarm(_)
-            | Command::Nodes(_) => {}
+            | Command::Nodes(_) => return,
+        };
+        shared.clocks.lock().applied(shared.now_ms(), command);
+        if ends {
+            shared.lease_ended.notify_waiters();
         }
     }
 }
