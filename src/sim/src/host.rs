@@ -49,6 +49,16 @@ pub struct Host {
     /// A round waits for the disk.
     busy: bool,
     inbox: VecDeque<Input>,
+    /// Whose snapshot it takes in.
+    taking: Option<u64>,
+}
+
+/// Who sent the snapshot, if it is one.
+fn snapshot_sender(input: &Input) -> Option<u64> {
+    match input {
+        Input::Message(from, Packet::Snapshot(..)) => Some(*from),
+        _ => None,
+    }
 }
 
 impl Host {
@@ -68,6 +78,7 @@ impl Host {
             removed: false,
             busy: false,
             inbox: VecDeque::new(),
+            taking: None,
         }
     }
 
@@ -125,14 +136,16 @@ impl Host {
             let Some(member) = &mut self.member else {
                 return Ok(None);
             };
+            self.taking = inputs.iter().find_map(snapshot_sender);
             self.busy = member.begin(inputs, clock, out)?;
+            self.taking = None;
         }
         Ok(self.busy.then(|| self.sync_time(rng)))
     }
 
     /// All that waits, but a snapshot comes alone: nothing of the round before may be left.
     fn next_inputs(&mut self) -> Vec<Input> {
-        let is_snapshot = |input: &Input| matches!(input, Input::Message(_, Packet::Snapshot(..)));
+        let is_snapshot = |input: &Input| snapshot_sender(input).is_some();
         let len = match self.inbox.iter().position(is_snapshot) {
             Some(0) => 1,
             Some(place) => place,
@@ -187,11 +200,10 @@ impl Host {
         if death.image_damaged && self.has_spare_image() {
             self.disk.damage_newest_image();
         }
-        let senders = self.inbox.drain(..).filter_map(|input| match input {
-            Input::Message(from, Packet::Snapshot(..)) => Some(from),
-            _ => None,
-        });
-        (tokens, senders.collect())
+        let waiting = self.inbox.iter().filter_map(snapshot_sender);
+        let senders = waiting.chain(self.taking.take()).collect();
+        self.inbox.clear();
+        (tokens, senders)
     }
 
     /// Whether the newest image can be lost: the one before it and the log make up for it.
