@@ -545,7 +545,8 @@ impl Cluster {
     }
 }
 
-/// The flags among `flags`; the others are lines of a zoo.cfg, which is written into `dir`.
+/// The flags among `flags`; the others are lines of a zoo.cfg, which is written into `dir`, or
+/// properties of ZooKeeper's JVM, which may stand in it as well.
 fn own_flags(dir: &Path, flags: &[String]) -> Result<Vec<String>> {
     let (mut own, lines): (Vec<_>, Vec<_>) = flags
         .iter()
@@ -553,6 +554,10 @@ fn own_flags(dir: &Path, flags: &[String]) -> Result<Vec<String>> {
         .partition(|flag| flag.starts_with("--"));
     if !lines.is_empty() {
         let path = dir.join("zoo.cfg");
+        let lines: Vec<_> = lines
+            .iter()
+            .map(|line| line.trim_start_matches("-D"))
+            .collect();
         std::fs::write(&path, lines.join("\n"))?;
         own.push(format!("--zoo-cfg={}", path.display()));
     }

@@ -26,7 +26,10 @@ pub const SHARED: [&str; 5] = [
     "DigestAuthenticationProvider.superDigest=super:D/InIHSb7yEEbrWz8b9l71RjZJU=",
 ];
 
-/// A JVM that runs the server with this class path; its only argument will be a zoo.cfg.
+/// What the JVM runs.
+const MAIN_CLASS: &str = "org.apache.zookeeper.server.quorum.QuorumPeerMain";
+
+/// A JVM with this class path; the rest of its arguments comes from [`configure`].
 ///
 /// Several run side by side on a small machine, each for a few seconds: small heaps, and no time
 /// spent on optimising.
@@ -36,12 +39,12 @@ pub fn command(class_path: &Path) -> Command {
         .args(["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"])
         .arg("-Dzookeeper.jmx.log4j.disable=true")
         .arg("-cp")
-        .arg(class_path)
-        .arg("org.apache.zookeeper.server.quorum.QuorumPeerMain");
+        .arg(class_path);
     command
 }
 
-/// Writes what the members are started with into `dir`, with `lines` added to each zoo.cfg.
+/// Writes what the members are started with into `dir`, with `lines` added to each zoo.cfg; those
+/// that start with `-D` are properties of the JVM.
 pub fn configure(members: &mut [Member], dir: &Path, lines: &[String]) -> Result<()> {
     let mut servers = String::new();
     if members.len() > 1 {
@@ -67,12 +70,17 @@ pub fn configure(members: &mut [Member], dir: &Path, lines: &[String]) -> Result
             let port = member.zookeeper_port;
             writeln!(text, "clientPort={port}\nclientPortAddress=127.0.0.1")?;
         }
+        let (mut flags, lines): (Vec<_>, Vec<_>) = lines
+            .iter()
+            .cloned()
+            .partition(|line| line.starts_with("-D"));
         for line in lines {
             writeln!(text, "{line}")?;
         }
         let path = dir.join(format!("{}.cfg", member.name));
         std::fs::write(&path, text)?;
-        member.flags = vec![path.display().to_string()];
+        flags.extend([MAIN_CLASS.to_owned(), path.display().to_string()]);
+        member.flags = flags;
     }
     Ok(())
 }

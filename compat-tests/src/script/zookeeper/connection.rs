@@ -204,7 +204,8 @@ impl Connection {
             return text;
         }
         let Some(pending) = self.pending.pop_front() else {
-            return format!("a reply to nothing, xid {xid}: {}", frame.escape_ascii());
+            let length = fields.0.len();
+            return format!("a reply to nothing: xid {xid}, code {code}, {length} bytes");
         };
         let mut text = if code == 0 {
             let body = print::body(names, pending.shape, fields.0);

@@ -3,7 +3,8 @@
 //! ```text
 //! connect NAME [timeout=MS] [resume=NAME] [password=BYTES] [zxid=ahead] [readonly=none] [at=2]
 //!                        a connection of that name and its handshake
-//! open NAME              a connection without a handshake; NAME handshake: reads the answer to one
+//! open NAME              a connection without a handshake; NAME handshake: reads the answer to
+//!                        one; NAME text: what comes until the server closes
 //! NAME REQUEST ...       a request (requests.rs), and everything that comes up to its reply
 //! NAME hold, flush [N]   requests in between leave in one write, and are answered together, or
 //!                        their first N answers are read
@@ -288,6 +289,11 @@ impl<'a> Session<'a> {
             "zxids" => connection.shows_event_zxids = true,
             "bytes" => connection.send_bytes(&args.bytes()?),
             "frame" => connection.send_frame(&args.bytes()?),
+            "text" => {
+                let answer = connection.receive_all(FRAME_DEADLINE)?;
+                let answer = answer.context("the connection stays open")?;
+                return Ok(String::from_utf8_lossy(&answer).into_owned());
+            }
             "handshake" => return self.receive_handshake(name, 0, &[0; 16]),
             "drop" => {
                 self.connections.remove(name);
