@@ -1,6 +1,5 @@
 //! What goes wrong, in ZooKeeper's numbers, and what becomes of the connection.
 
-use gateway::Unavailable;
 use gateway::keyspace::Refusal;
 use gateway::keyspace::command::Alarm;
 use gateway::keyspace::node::NodeRefusal;
@@ -131,29 +130,4 @@ fn of_node(step: usize, reason: NodeRefusal) -> Failure {
         }
     };
     Failure::Answer(code, Some(step))
-}
-
-impl From<Unavailable> for Failure {
-    /// Whatever the reason, it may have been done or not.
-    fn from(unavailable: Unavailable) -> Failure {
-        match unavailable {
-            Unavailable::NoLeader
-            | Unavailable::LeaderChanged
-            | Unavailable::TimedOut
-            | Unavailable::TimedOutLeaderLost
-            | Unavailable::TimedOutDisconnected
-            | Unavailable::TooMany
-            | Unavailable::Stopped
-            | Unavailable::NotLeader => Failure::Lost,
-        }
-    }
-}
-
-impl From<gateway::Error> for Failure {
-    fn from(error: gateway::Error) -> Failure {
-        match error {
-            gateway::Error::Refused(refusal) => refusal.into(),
-            gateway::Error::Unavailable(unavailable) => unavailable.into(),
-        }
-    }
 }

@@ -112,7 +112,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
         let mut answers = Vec::new();
         if !commands.is_empty() {
             let submitted = self.shared.gate.submit(&Principal::Anonymous, commands);
-            answers = submitted.await.map_err(|_| Over::AfterAnswers)?;
+            answers = submitted.await?;
         }
         let mut answers = answers.into_iter();
         for ((asked, writes), plan) in run.iter().zip(&plans) {

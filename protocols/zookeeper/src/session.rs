@@ -14,7 +14,7 @@ use crate::{Shared, acl, frame, path, system};
 use bytes::{Bytes, BytesMut};
 use gateway::keyspace::Reader;
 use gateway::keyspace::access::Identity;
-use gateway::{NodeWatcher, SessionKey};
+use gateway::{NodeWatcher, SessionKey, Unavailable};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -32,6 +32,23 @@ pub enum Over {
     Now,
     /// Once the client has what was answered so far.
     AfterAnswers,
+}
+
+impl From<Unavailable> for Over {
+    /// Whatever the reason, a write may have been done or not. ZooKeeper's clients are told so by the
+    /// connection's end.
+    fn from(unavailable: Unavailable) -> Over {
+        match unavailable {
+            Unavailable::NoLeader
+            | Unavailable::LeaderChanged
+            | Unavailable::TimedOut
+            | Unavailable::TimedOutLeaderLost
+            | Unavailable::TimedOutDisconnected
+            | Unavailable::TooMany
+            | Unavailable::Stopped
+            | Unavailable::NotLeader => Over::AfterAnswers,
+        }
+    }
 }
 
 /// A connection that holds a session.
@@ -78,6 +95,13 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
 
     /// Answers until either side ends it.
     pub async fn run(&mut self) {
+        // A client of a member that is cut off must not believe that its session goes on: the others
+        // may end it and give its locks away. ZooKeeper cuts all connections then.
+        let shared = self.shared;
+        let cut_off = shared
+            .gate
+            .leaderless(shared.gate.limits().election_timeout);
+        let mut cut_off = std::pin::pin!(cut_off);
         loop {
             match self.answer().await {
                 Ok(()) => {}
@@ -91,6 +115,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
             self.read.reserve(READ_BYTES);
             tokio::select! {
                 biased;
+                () = cut_off.as_mut() => return,
                 read = self.stream.read_buf(&mut self.read) => match read {
                     Ok(0) | Err(_) => return,
                     Ok(_) => {}

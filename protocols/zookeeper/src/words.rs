@@ -13,6 +13,9 @@ use std::sync::atomic::Ordering::Relaxed;
 /// to use by it.
 pub const ZOOKEEPER_VERSION: &str = "3.9.4";
 
+/// What a server says that is cut off from the others.
+const NOT_SERVING: &str = "This ZooKeeper instance is not currently serving requests\n";
+
 /// The trace mask that ZooKeeper begins with. There are no traces to mask.
 const TRACE_MASK: &str = "306";
 
@@ -83,6 +86,26 @@ impl Word {
         })
     }
 
+    /// Whether a server that is cut off from the others does not answer it.
+    fn needs_leader(self) -> bool {
+        match self {
+            Word::Envi | Word::Gtmk | Word::Isro | Word::Ruok | Word::Stmk => false,
+            Word::Conf
+            | Word::Cons
+            | Word::Crst
+            | Word::Dirs
+            | Word::Dump
+            | Word::Srst
+            | Word::Srvr
+            | Word::Stat
+            | Word::Wchc
+            | Word::Wchp
+            | Word::Wchs
+            | Word::Mntr
+            | Word::Hash => true,
+        }
+    }
+
     fn name(self) -> &'static str {
         match self {
             Word::Conf => "conf",
@@ -126,6 +149,9 @@ impl Office<'_> {
         if !self.options.allows(name) {
             return format!("{name} is not executed because it is not in the whitelist.\n");
         }
+        if word.needs_leader() && self.gate.status().leader == 0 {
+            return NOT_SERVING.to_owned();
+        }
         let mut out = String::new();
         let written = self.write(word, &mut out);
         written.expect("writing to a string never fails");
@@ -165,14 +191,11 @@ impl Office<'_> {
             Word::Wchp => self.watches(out, true),
             Word::Wchs => self.watch_summary(out),
             Word::Mntr => self.monitor(out),
-            Word::Isro => write!(out, "{}", if self.has_leader() { "rw" } else { "ro" }),
+            Word::Isro if self.gate.status().leader == 0 => write!(out, "null"),
+            Word::Isro => write!(out, "rw"),
             // No history of digests is kept.
             Word::Hash => Ok(()),
         }
-    }
-
-    fn has_leader(&self) -> bool {
-        self.gate.status().leader != 0
     }
 
     /// What ZooKeeper would call this member.
