@@ -36,8 +36,8 @@ enum Command {
         #[arg(long, default_value_t = 2)]
         jobs: usize,
     },
-    /// Run a command while a cluster serves, with its client URLs in ENDPOINTS, and in TARGET
-    /// what serves.
+    /// Run a command while a cluster serves, with its client URLs in ENDPOINTS, its connect string
+    /// for ZooKeeper's clients in ZOOKEEPER, and in TARGET what serves.
     Cluster {
         /// The implementation.
         #[arg(long, value_enum, default_value_t = Kind::Triglot)]
@@ -100,6 +100,7 @@ fn main() -> Result<ExitCode> {
             let status = std::process::Command::new(program)
                 .args(arguments)
                 .env("ENDPOINTS", cluster.endpoints())
+                .env("ZOOKEEPER", cluster.connect_string())
                 .env("TARGET", target.name())
                 .status()?;
             return Ok(ExitCode::from(u8::from(!status.success())));

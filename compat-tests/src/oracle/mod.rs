@@ -536,6 +536,16 @@ impl Cluster {
         urls.join(",")
     }
 
+    /// Where ZooKeeper's clients connect: a connect string.
+    pub fn connect_string(&self) -> String {
+        let hosts: Vec<_> = self
+            .members
+            .iter()
+            .map(|member| format!("127.0.0.1:{}", member.zookeeper_port))
+            .collect();
+        hosts.join(",")
+    }
+
     /// Keeps the folder with data and logs, and says where.
     pub fn keep_logs(&mut self) -> PathBuf {
         match self.dir.take() {
