@@ -387,27 +387,28 @@ impl Index {
 /// level by level, so that every count is made once.
 #[derive(Default)]
 pub(crate) struct Builder {
-    leaves: Vec<Node>,
-    /// What is between each leaf and the next.
+    leaves: Vec<Leaf>,
+    /// What is between each leaf and the next, the one being filled as well.
     separators: Vec<Box<[u8]>>,
     /// The leaf being filled.
     leaf: Leaf,
 }
 
 impl Builder {
-    /// The slot that was pushed last.
+    /// The slot with the lowest key.
+    pub fn first(&self) -> Option<&Slot> {
+        self.leaves.first().unwrap_or(&self.leaf).slots.first()
+    }
+
+    /// The slot with the highest key.
     pub fn last(&self) -> Option<&Slot> {
         self.leaf.slots.last()
     }
 
     /// Adds a slot whose key is above all others.
     pub fn push(&mut self, slot: Slot, live: bool) {
-        if let [.., last] = &self.leaf.slots[..]
-            && self.leaf.slots.len() == FANOUT
-        {
-            self.separators.push(separator(last.key(), slot.key()));
-            let full = std::mem::take(&mut self.leaf);
-            self.leaves.push(Node::Leaf(Box::new(full)));
+        if self.leaf.slots.len() == FANOUT {
+            self.close_leaf(&slot);
         }
         if self.leaf.slots.is_empty() {
             self.leaf.slots.reserve_exact(FANOUT);
@@ -416,9 +417,29 @@ impl Builder {
         self.leaf.slots.push(slot);
     }
 
-    pub fn finish(self) -> Index {
-        let (mut nodes, mut separators) = (self.leaves, self.separators);
-        nodes.push(Node::Leaf(Box::new(self.leaf)));
+    /// Adds all slots of another, whose keys are above all of this one's.
+    pub fn append(&mut self, mut next: Builder) {
+        if let Some(first) = next.first().cloned() {
+            self.close_leaf(&first);
+            self.leaves.append(&mut next.leaves);
+            self.separators.append(&mut next.separators);
+            self.leaf = next.leaf;
+        }
+    }
+
+    /// Ends the leaf before `next`.
+    fn close_leaf(&mut self, next: &Slot) {
+        if let Some(last) = self.last() {
+            self.separators.push(separator(last.key(), next.key()));
+            self.leaves.push(std::mem::take(&mut self.leaf));
+        }
+    }
+
+    pub fn finish(mut self) -> Index {
+        self.leaves.push(self.leaf);
+        let leaves = self.leaves.into_iter();
+        let mut nodes: Vec<Node> = leaves.map(|leaf| Node::Leaf(Box::new(leaf))).collect();
+        let mut separators = self.separators;
         while nodes.len() > 1 {
             (nodes, separators) = branches(nodes, separators);
         }
@@ -604,10 +625,13 @@ mod tests {
                 }
             }
             check(&index.root, None, None);
-            let mut builder = Builder::default();
+            // In two parts, of which either may be empty.
+            let (mut builder, mut next) = (Builder::default(), Builder::default());
             for (key, live) in &model {
-                builder.push(slot(key), *live);
+                let part = if key < &start { &mut builder } else { &mut next };
+                part.push(slot(key), *live);
             }
+            builder.append(next);
             for index in [index, builder.finish()] {
             check(&index.root, None, None);
             let live: Vec<&[u8]> = model.iter().filter(|(_, l)| **l).map(|(k, _)| &k[..]).collect();

@@ -43,6 +43,6 @@ pub use keyspace::Keyspace;
 pub use node::{NodeOp, NodeView};
 pub use reader::{LeaseView, Moment, Reader};
 pub use record::{Damaged, Record};
-pub use restore::Part;
+pub use restore::{Restoring, Run};
 pub use slot::Entry;
 pub use types::{End, LeaseId, Revision, Span, Stamp, WallMs};

@@ -452,6 +452,11 @@ impl<'b> VersionRecord<'b> {
         };
         sound.then(|| Stored::new(&figures, birth, self.value))
     }
+
+    /// Whether this version is a deletion.
+    pub fn is_tombstone(&self) -> bool {
+        self.created == 0
+    }
 }
 
 /// Of versions in order (given by their revision and whether they are tombstones), how many at the

@@ -1,129 +1,57 @@
 //! Making a keyspace of a cut's records again.
 //!
-//! Half of the work is reading records ([`Part::read`]), which needs nothing but the record. The
-//! other half is putting the parts into the indexes one after the other ([`Keyspace::assemble`]).
-//! Who has threads can have the two done side by side. Both rely on the order of the records: the
-//! ordered index is built from its leaves up, and no key is looked for.
+//! Nearly all records are keys', and they come in order. So the ordered index is built from its
+//! leaves up, without looking for any key, and runs of neighbouring records can be restored beside
+//! each other by whoever has threads: [`Restoring::begin`], a [`Restoring::run`] for each, and
+//! [`Restoring::finish`].
 
 use crate::history::Trace;
 use crate::index::Builder;
 use crate::invariants;
 use crate::keyspace::Keyspace;
-use crate::node::Event;
 use crate::record::{
     Damaged, EventRecord, FORMAT, Head, LeaseChunk, NodeChunk, Place, Record, SlotRecord, decode,
+    unreadable,
 };
 use crate::ring::EVENTS_MAX;
 use crate::shared::Shared;
-use crate::slot::Slot;
+use crate::slot::{Slot, cost};
 use crate::tree;
 use crate::types::LeaseId;
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 
-/// A record that was read.
-pub struct Part(Content);
-
-enum Content {
-    Head(Box<Head>),
-    Leases(u32, LeaseChunk),
-    Nodes(u32, NodeChunk),
-    Event(u32, Box<Event>),
-    Slot(Slot),
-}
-
-impl Part {
-    /// Reads a record, and copies what is kept of it.
-    pub fn read(record: &Record) -> Result<Part, Damaged> {
-        let unknown = || Damaged::new(&record.key, "there can be no such record");
-        let content = match Place::of_key(&record.key).ok_or_else(unknown)? {
-            Place::Head => Content::Head(Box::new(decode(record)?)),
-            Place::Leases(chunk) => Content::Leases(chunk, decode(record)?),
-            Place::Nodes(chunk) => Content::Nodes(chunk, decode(record)?),
-            Place::Event(place) => {
-                let event = decode::<EventRecord>(record)?.to_event();
-                let unsound = || Damaged::new(&record.key, "its figures make no sense");
-                Content::Event(place, Box::new(event.ok_or_else(unsound)?))
-            }
-            Place::Slot(key) => Content::Slot(read_slot(key, record)?),
-        };
-        Ok(Part(content))
-    }
-}
-
-fn read_slot(key: &[u8], record: &Record) -> Result<Slot, Damaged> {
-    let damaged = |reason| Damaged::new(&record.key, reason);
-    let found: SlotRecord = decode(record)?;
-    let mut slot: Option<Slot> = None;
-    let mut last = 0;
-    for version in &found.versions {
-        if version.modified <= last {
-            return Err(damaged("its revisions are out of order"));
-        }
-        last = version.modified;
-        let stored = version.to_stored();
-        let stored = stored.ok_or_else(|| damaged("a version's figures make no sense"))?;
-        match &slot {
-            Some(slot) => drop(slot.push(stored)),
-            None => slot = Some(Slot::new(key, stored)),
-        }
-    }
-    slot.ok_or_else(|| damaged("it has no versions"))
-}
-
 impl Keyspace {
     /// Rebuilds a keyspace from the records of a whole cut, overlaid with those of later partial
     /// ones, in key order.
-    pub fn restore(records: impl Iterator<Item = Record>) -> Result<Keyspace, Damaged> {
-        Keyspace::assemble(records.map(|record| Part::read(&record)))
-    }
-
-    /// What [`Keyspace::restore`] does, with records that were read. Room is made in advance for
-    /// as many as there are at least by the iterator's own word, so that must be true.
-    pub fn assemble(
-        mut parts: impl Iterator<Item = Result<Part, Damaged>>,
-    ) -> Result<Keyspace, Damaged> {
-        let (expected, _) = parts.size_hint();
-        let mut restoring = match parts.next().transpose()? {
-            Some(Part(Content::Head(head))) => Restoring::new(*head, expected)?,
-            Some(_) => return Err(Place::Head.damaged("other records come before it")),
-            None => return Err(Place::Head.damaged("there are no records")),
-        };
-        for part in parts {
-            restoring.take(part?)?;
-        }
-        restoring.finish()
+    pub fn restore(mut records: impl Iterator<Item = Record>) -> Result<Keyspace, Damaged> {
+        let restoring = Restoring::begin(&mut records)?;
+        let run = restoring.run(records)?;
+        restoring.finish(vec![run])
     }
 }
 
-const OUT_OF_PLACE: &str = "it is out of place";
-
-/// Records of one sort, of which the head says how many there are.
-struct Numbered {
-    taken: u32,
-    count: u32,
+/// A keyspace on its way back from records.
+pub struct Restoring {
+    head: Head,
+    shared: Shared,
+    /// Of the records that the head counts, how many were taken in.
+    lease_chunks: u32,
+    node_chunks: u32,
+    events: u32,
+    bytes: u64,
 }
 
-impl Numbered {
-    /// Whether the record of this number is wanted. Those beyond the count are left over from an
-    /// older cut, when there were more; all others come in order.
-    fn wants(&mut self, number: u32) -> Result<bool, &'static str> {
-        if number >= self.count {
-            return Ok(false);
-        }
-        if number != self.taken {
-            return Err(OUT_OF_PLACE);
-        }
-        self.taken += 1;
-        Ok(true)
-    }
-
-    fn check_whole<'k>(&self, place: impl Fn(u32) -> Place<'k>) -> Result<(), Damaged> {
-        if self.taken < self.count {
-            return Err(place(self.taken).damaged("it is missing"));
-        }
-        Ok(())
-    }
+/// Keys that follow each other, restored. Their slots are in the map already.
+#[derive(Default)]
+pub struct Run {
+    index: Builder,
+    /// Revision, place within it, and slot of each change that the history needs.
+    changes: Vec<(u64, u32, Slot)>,
+    /// What is bound to a lease.
+    bound: Vec<(LeaseId, Slot)>,
+    children: Children,
+    bytes: u64,
 }
 
 /// How many children were found beneath each node.
@@ -134,6 +62,266 @@ struct Children {
     /// in key order mostly share theirs.
     parent: Vec<u8>,
     uncounted: u32,
+}
+
+const OUT_OF_PLACE: &str = "it is out of place";
+
+impl Restoring {
+    /// Takes in what comes before the first key. Makes room for as many keys as the iterator says
+    /// there are records at least: that must be true.
+    pub fn begin(records: &mut impl Iterator<Item = Record>) -> Result<Restoring, Damaged> {
+        let (expected, _) = records.size_hint();
+        let first = records.next();
+        let first = first.ok_or_else(|| Place::Head.damaged("there are no records"))?;
+        if Place::of_key(&first.key) != Some(Place::Head) {
+            return Err(Damaged::new(&first.key, "no head came before it"));
+        }
+        let mut restoring = Restoring::new(decode(&first)?, expected)?;
+        while let Some(next) = restoring.next() {
+            let record = records.next();
+            let record = record.ok_or_else(|| next.damaged("it is missing"))?;
+            match Place::of_key(&record.key) {
+                Some(place) if place == next => restoring.take(place, &record)?,
+                Some(place) if restoring.is_left_over(place) => {}
+                Some(Place::Slot(_)) => return Err(next.damaged("it is missing")),
+                Some(_) | None => return Err(Damaged::new(&record.key, OUT_OF_PLACE)),
+            }
+        }
+        restoring
+            .shared
+            .add_events(Vec::new(), restoring.head.event);
+        Ok(restoring)
+    }
+
+    fn new(head: Head, expected: usize) -> Result<Restoring, Damaged> {
+        if head.format > FORMAT {
+            let reason = format!("format {} is newer than {FORMAT}", head.format);
+            return Err(Place::Head.damaged(reason));
+        }
+        if !invariants::compaction_lags(head.compacted.0, head.revision.0) || head.revision.0 == 0 {
+            return Err(Place::Head.damaged("its revisions make no sense"));
+        }
+        if head.events as usize > EVENTS_MAX {
+            return Err(Place::Head.damaged("it counts too many events"));
+        }
+        let mut shared = Shared::with_room(head.revision.0, head.compacted.0, expected);
+        let alarms = head
+            .alarms
+            .iter()
+            .map(|standing| (standing.member, standing.alarm));
+        *shared.alarms.get_mut() = alarms.collect();
+        Ok(Restoring {
+            head,
+            shared,
+            lease_chunks: 0,
+            node_chunks: 0,
+            events: 0,
+            bytes: 0,
+        })
+    }
+
+    /// The next record that the head counts; none once all are in.
+    fn next(&self) -> Option<Place<'static>> {
+        let leases = Place::Leases(self.lease_chunks);
+        let nodes = Place::Nodes(self.node_chunks);
+        let event = Place::Event(self.events);
+        let wanted = |place: &Place<'_>| !self.is_left_over(*place);
+        [leases, nodes, event].into_iter().find(wanted)
+    }
+
+    /// Whether a record is from an older cut, when there were more of its sort.
+    fn is_left_over(&self, place: Place<'_>) -> bool {
+        match place {
+            Place::Leases(chunk) => chunk >= self.head.lease_chunks,
+            Place::Nodes(chunk) => chunk >= self.head.node_chunks,
+            Place::Event(event) => event >= self.head.events,
+            Place::Head | Place::Slot(_) => false,
+        }
+    }
+
+    fn take(&mut self, place: Place<'_>, record: &Record) -> Result<(), Damaged> {
+        match place {
+            Place::Leases(_) => self.leases(record),
+            Place::Nodes(_) => self.nodes(record),
+            Place::Event(_) => self.event(record),
+            Place::Head | Place::Slot(_) => Err(place.damaged(OUT_OF_PLACE)),
+        }
+    }
+
+    fn leases(&mut self, record: &Record) -> Result<(), Damaged> {
+        self.lease_chunks += 1;
+        let found: LeaseChunk = decode(record)?;
+        let leases = self.shared.leases.get_mut();
+        for found in found.leases {
+            let id = found.lease;
+            let lease = found.into_lease();
+            self.bytes += lease.cost();
+            if leases.insert(id, lease).is_some() {
+                return Err(Damaged::new(&record.key, "a lease is there twice"));
+            }
+        }
+        Ok(())
+    }
+
+    fn nodes(&mut self, record: &Record) -> Result<(), Damaged> {
+        self.node_chunks += 1;
+        let found: NodeChunk = decode(record)?;
+        for found in found.nodes {
+            let ends_root = found.path == tree::ROOT && found.deadline.is_some();
+            if !tree::is_path(&found.path) || ends_root {
+                return Err(Damaged::new(&record.key, "there can be no such node"));
+            }
+            let node = found.to_node();
+            let (before, after) = self.shared.tree.get_mut().put(&found.path, Some(node));
+            self.bytes = self.bytes.wrapping_sub(before).wrapping_add(after);
+        }
+        Ok(())
+    }
+
+    fn event(&mut self, record: &Record) -> Result<(), Damaged> {
+        self.events += 1;
+        let found: EventRecord = decode(record)?;
+        let ring = self.shared.ring.get_mut();
+        let last = ring.events.back().map_or(0, |event| event.index);
+        let event = found.to_event().filter(|event| event.index > last);
+        let event = event.filter(|event| event.index <= self.head.event);
+        ring.push(event.ok_or_else(|| Damaged::new(&record.key, "its figures make no sense"))?);
+        Ok(())
+    }
+
+    /// Restores keys that follow each other.
+    pub fn run(&self, records: impl Iterator<Item = Record>) -> Result<Run, Damaged> {
+        let mut run = Run::default();
+        for record in records {
+            match Place::of_key(&record.key) {
+                Some(Place::Slot(key)) => self.slot(key, &record, &mut run)?,
+                Some(place) if self.is_left_over(place) => {}
+                Some(_) | None => return Err(Damaged::new(&record.key, OUT_OF_PLACE)),
+            }
+        }
+        run.children.settle();
+        Ok(run)
+    }
+
+    fn slot(&self, key: &[u8], record: &Record, run: &mut Run) -> Result<(), Damaged> {
+        let damaged = |reason: &str| Damaged::new(&record.key, reason);
+        let found: SlotRecord = decode(record)?;
+        let order = found.versions.iter().map(|version| version.modified);
+        if !order.clone().is_sorted_by(|a, b| a < b) || order.max() > Some(self.head.revision.0) {
+            return Err(damaged("its revisions are out of order"));
+        }
+        let figures = found
+            .versions
+            .iter()
+            .map(|version| (version.modified, version.is_tombstone()));
+        let readable = &found.versions[unreadable(figures, self.head.compacted.0)..];
+        let Some(newest) = readable.last() else {
+            return Ok(());
+        };
+        let mut slot: Option<Slot> = None;
+        for version in readable {
+            let stored = version.to_stored();
+            let stored = stored.ok_or_else(|| damaged("a version's figures make no sense"))?;
+            let slot = match &slot {
+                Some(slot) => {
+                    slot.push(stored);
+                    slot
+                }
+                None => slot.insert(Slot::new(key, stored)),
+            };
+            if version.modified >= self.head.compacted.0 {
+                let change = (version.modified, version.sub, slot.clone());
+                run.changes.push(change);
+            }
+            run.bytes += cost(key, version.value);
+        }
+        let slot = slot.expect("there is a newest version");
+        if run.index.last().is_some_and(|last| *last >= slot) {
+            return Err(damaged(OUT_OF_PLACE));
+        }
+        let live = !newest.is_tombstone();
+        if newest.lease != LeaseId::NONE {
+            run.bound.push((newest.lease, slot.clone()));
+        }
+        if live && tree::is_path(key) {
+            run.children.add(key);
+        }
+        run.index.push(slot.clone(), live);
+        self.shared.slots.insert(slot);
+        Ok(())
+    }
+
+    /// Puts the runs together, which come in their order.
+    pub fn finish(mut self, runs: Vec<Run>) -> Result<Keyspace, Damaged> {
+        let mut all = Run::default();
+        all.changes
+            .reserve_exact(runs.iter().map(|run| run.changes.len()).sum());
+        for run in runs {
+            if let (Some(last), Some(first)) = (all.index.last(), run.index.first())
+                && last >= first
+            {
+                return Err(Place::Slot(first.key()).damaged(OUT_OF_PLACE));
+            }
+            all.append(run);
+        }
+        let leases = self.shared.leases.get_mut();
+        for (lease, slot) in all.bound {
+            let lease = leases.get_mut(&lease);
+            let missing = || Place::Slot(slot.key()).damaged("its lease is missing");
+            lease.ok_or_else(missing)?.keys.insert(slot.clone());
+        }
+        self.check_tree(all.children)?;
+        *self.shared.index.get_mut() = all.index.finish();
+        all.changes
+            .sort_unstable_by_key(|(revision, sub, _)| (*revision, *sub));
+        let history = self.shared.history.get_mut();
+        for (revision, _, slot) in all.changes {
+            history.push(Trace { revision, slot });
+        }
+        self.shared
+            .bytes
+            .store(self.bytes + all.bytes, Ordering::Relaxed);
+        Ok(Keyspace::of(self.shared, self.head.wall))
+    }
+
+    /// Every node must have as many children as its record says, and a reason to exist.
+    fn check_tree(&mut self, mut children: Children) -> Result<(), Damaged> {
+        let nodes = self.shared.tree.get_mut().nodes.clone();
+        for (path, node) in &nodes {
+            let valued = self
+                .shared
+                .find(path)
+                .is_some_and(|slot| !slot.newest().is_tombstone());
+            if !valued && !node.stands_alone() {
+                return Err(Damaged::new(path, "a node has no reason to exist"));
+            }
+            if !valued {
+                children.add(path);
+            }
+        }
+        children.settle();
+        for (path, node) in &nodes {
+            if children.counts.remove(&path[..]).unwrap_or(0) != node.children {
+                return Err(Damaged::new(path, "a node has another number of children"));
+            }
+        }
+        match children.counts.keys().min() {
+            Some(path) => Err(Damaged::new(path, "a node with children has no record")),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Run {
+    fn append(&mut self, mut next: Run) {
+        self.index.append(next.index);
+        self.changes.append(&mut next.changes);
+        self.bound.append(&mut next.bound);
+        for (parent, count) in next.children.counts {
+            *self.children.counts.entry(parent).or_default() += count;
+        }
+        self.bytes += next.bytes;
+    }
 }
 
 impl Children {
@@ -153,189 +341,5 @@ impl Children {
         if uncounted > 0 {
             *self.counts.entry(self.parent.clone()).or_default() += uncounted;
         }
-    }
-}
-
-/// A keyspace on its way back from records.
-struct Restoring {
-    head: Head,
-    shared: Shared,
-    index: Builder,
-    lease_chunks: Numbered,
-    node_chunks: Numbered,
-    events: Numbered,
-    children: Children,
-    /// Revision, place within it, and slot of each change that the history needs.
-    changes: Vec<(u64, u32, Slot)>,
-    bytes: u64,
-}
-
-impl Restoring {
-    fn new(head: Head, expected: usize) -> Result<Restoring, Damaged> {
-        if head.format > FORMAT {
-            let reason = format!("format {} is newer than {FORMAT}", head.format);
-            return Err(Place::Head.damaged(reason));
-        }
-        if !invariants::compaction_lags(head.compacted.0, head.revision.0) || head.revision.0 == 0 {
-            return Err(Place::Head.damaged("its revisions make no sense"));
-        }
-        let mut shared = Shared::with_room(head.revision.0, head.compacted.0, expected);
-        let alarms = head
-            .alarms
-            .iter()
-            .map(|standing| (standing.member, standing.alarm));
-        *shared.alarms.get_mut() = alarms.collect();
-        let numbered = |count| Numbered { taken: 0, count };
-        Ok(Restoring {
-            shared,
-            index: Builder::default(),
-            lease_chunks: numbered(head.lease_chunks),
-            node_chunks: numbered(head.node_chunks),
-            events: numbered(head.events),
-            children: Children::default(),
-            changes: Vec::with_capacity(expected),
-            bytes: 0,
-            head,
-        })
-    }
-
-    fn take(&mut self, part: Part) -> Result<(), Damaged> {
-        let (place, taken) = match &part.0 {
-            Content::Head(_) => (Place::Head, Err(OUT_OF_PLACE)),
-            Content::Leases(chunk, found) => (Place::Leases(*chunk), self.leases(*chunk, found)),
-            Content::Nodes(chunk, found) => (Place::Nodes(*chunk), self.nodes(*chunk, found)),
-            Content::Event(place, event) => (Place::Event(*place), self.event(*place, event)),
-            Content::Slot(slot) => (Place::Slot(slot.key()), self.slot(slot)),
-        };
-        taken.map_err(|reason| place.damaged(reason))
-    }
-
-    fn leases(&mut self, chunk: u32, found: &LeaseChunk) -> Result<(), &'static str> {
-        if !self.lease_chunks.wants(chunk)? {
-            return Ok(());
-        }
-        let leases = self.shared.leases.get_mut();
-        for found in found.leases.iter().cloned() {
-            let id = found.lease;
-            let lease = found.into_lease();
-            self.bytes += lease.cost();
-            if leases.insert(id, lease).is_some() {
-                return Err("a lease is there twice");
-            }
-        }
-        Ok(())
-    }
-
-    fn nodes(&mut self, chunk: u32, found: &NodeChunk) -> Result<(), &'static str> {
-        if !self.node_chunks.wants(chunk)? {
-            return Ok(());
-        }
-        for found in &found.nodes {
-            let ends_root = found.path == tree::ROOT && found.deadline.is_some();
-            if !tree::is_path(&found.path) || ends_root {
-                return Err("there can be no such node");
-            }
-            let node = found.to_node();
-            let (before, after) = self.shared.tree.get_mut().put(&found.path, Some(node));
-            self.bytes = self.bytes.wrapping_sub(before).wrapping_add(after);
-        }
-        Ok(())
-    }
-
-    fn event(&mut self, place: u32, event: &Event) -> Result<(), &'static str> {
-        if !self.events.wants(place)? {
-            return Ok(());
-        }
-        let ring = self.shared.ring.get_mut();
-        let last = ring.events.back().map_or(0, |event| event.index);
-        if event.index <= last || event.index > self.head.event {
-            return Err("its figures make no sense");
-        }
-        ring.push(event.clone());
-        Ok(())
-    }
-
-    /// Puts a slot into the indexes and under its lease, without the versions that no readable
-    /// revision shows.
-    fn slot(&mut self, slot: &Slot) -> Result<(), &'static str> {
-        if self.index.last().is_some_and(|last| last >= slot) {
-            return Err(OUT_OF_PLACE);
-        }
-        let compacted = self.head.compacted.0;
-        while slot.drop_oldest(compacted).is_some() {}
-        let newest = slot.newest_figures();
-        if newest.modified > self.head.revision.0 {
-            return Err("it is newer than the state");
-        }
-        if slot.spent_at(newest.modified, compacted).is_some() {
-            return Ok(());
-        }
-        slot.each_version(|figures, cost| {
-            if figures.modified >= compacted {
-                self.changes
-                    .push((figures.modified, figures.sub, slot.clone()));
-            }
-            self.bytes += cost;
-        });
-        if newest.lease != LeaseId::NONE {
-            let lease = self.shared.leases.get_mut().get_mut(&newest.lease);
-            let lease = lease.ok_or("its lease is missing")?;
-            lease.keys.insert(slot.clone());
-        }
-        let live = !newest.is_tombstone();
-        if live && tree::is_path(slot.key()) {
-            self.children.add(slot.key());
-        }
-        self.index.push(slot.clone(), live);
-        self.shared.slots.insert(slot.clone());
-        Ok(())
-    }
-
-    /// Every node must have as many children as its record says, and a reason to exist.
-    fn check_tree(&mut self) -> Result<(), Damaged> {
-        let nodes = self.shared.tree.get_mut().nodes.clone();
-        for (path, node) in &nodes {
-            let valued = self
-                .shared
-                .find(path)
-                .is_some_and(|slot| !slot.newest().is_tombstone());
-            if !valued && !node.stands_alone() {
-                return Err(Damaged::new(path, "a node has no reason to exist"));
-            }
-            if !valued {
-                self.children.add(path);
-            }
-        }
-        self.children.settle();
-        let mut counts = std::mem::take(&mut self.children.counts);
-        for (path, node) in &nodes {
-            if counts.remove(&path[..]).unwrap_or(0) != node.children {
-                return Err(Damaged::new(path, "a node has another number of children"));
-            }
-        }
-        match counts.keys().min() {
-            Some(path) => Err(Damaged::new(path, "a node with children has no record")),
-            None => Ok(()),
-        }
-    }
-
-    fn finish(mut self) -> Result<Keyspace, Damaged> {
-        self.lease_chunks.check_whole(Place::Leases)?;
-        self.node_chunks.check_whole(Place::Nodes)?;
-        self.events.check_whole(Place::Event)?;
-        if self.events.count as usize > EVENTS_MAX {
-            return Err(Place::Head.damaged("it counts too many events"));
-        }
-        self.check_tree()?;
-        self.shared.add_events(Vec::new(), self.head.event);
-        *self.shared.index.get_mut() = self.index.finish();
-        self.changes
-            .sort_unstable_by_key(|(revision, sub, _)| (*revision, *sub));
-        let history = self.shared.history.get_mut();
-        for (revision, _, slot) in self.changes {
-            history.push(Trace { revision, slot });
-        }
-        self.shared.bytes.store(self.bytes, Ordering::Relaxed);
-        Ok(Keyspace::of(self.shared, self.head.wall))
     }
 }

@@ -17,6 +17,11 @@ use triomphe::ThinArc;
 /// key and value: about what the slot, the version and their places in the indexes take.
 pub(crate) const VERSION_BYTES: u64 = 160;
 
+/// What a version counts in all.
+pub(crate) fn cost(key: &[u8], value: &[u8]) -> u64 {
+    VERSION_BYTES + key.len() as u64 + value.len() as u64
+}
+
 /// The figures of one version, as they are given and read; see [`Header`] for how they are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Figures {
@@ -36,11 +41,6 @@ pub(crate) struct Figures {
 }
 
 impl Figures {
-    /// Whether they are those of a deletion.
-    pub fn is_tombstone(&self) -> bool {
-        self.created == 0
-    }
-
     /// What a deletion leaves.
     pub fn tombstone(modified: u64, sub: u32, written: WallMs, event: u64) -> Figures {
         Figures {
@@ -126,20 +126,6 @@ impl Stored {
         }
     }
 
-    fn figures(&self) -> Figures {
-        let header = self.header();
-        Figures {
-            created: self.created(),
-            modified: header.modified,
-            sub: self.sub & !NULL_BIT,
-            count: unpack(header.count),
-            lease: LeaseId(header.lease),
-            written: WallMs(unpack(header.written)),
-            event: unpack(header.event),
-            null: self.sub & NULL_BIT != 0,
-        }
-    }
-
     fn created(&self) -> u64 {
         unpack(self.header().created)
     }
@@ -207,21 +193,6 @@ impl Slot {
     /// The newest version, published or not. Only the writer may ask.
     pub fn newest(&self) -> Entry {
         self.entry(&self.chain().read().newest)
-    }
-
-    /// The figures of the newest version, without keeping it. Only the writer may ask.
-    pub fn newest_figures(&self) -> Figures {
-        self.chain().read().newest.figures()
-    }
-
-    /// Shows the figures of every version, oldest first, and what it counts towards the bytes in
-    /// use. Only the writer may ask.
-    pub fn each_version(&self, mut see: impl FnMut(Figures, u64)) {
-        let chain = self.chain().read();
-        let older = chain.older.iter().flat_map(|older| older.iter());
-        for stored in older.chain([&chain.newest]) {
-            see(stored.figures(), self.cost(stored));
-        }
     }
 
     /// The newest version at or before revision `bound`; it may be a tombstone.
@@ -305,7 +276,7 @@ impl Slot {
     }
 
     fn cost(&self, stored: &Stored) -> u64 {
-        VERSION_BYTES + self.key().len() as u64 + stored.value().len() as u64
+        cost(self.key(), stored.value())
     }
 }
 

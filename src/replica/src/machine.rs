@@ -7,7 +7,7 @@ use crate::entry::{
 use crate::roster::{MemberChange, Roster};
 use crate::{Member, MemberRefusal};
 use bytes::Bytes;
-use keyspace::{Applied, Command, Cut, Keyspace, Part, Reader, Revision, Stamp, WallMs};
+use keyspace::{Applied, Command, Cut, Keyspace, Reader, Revision, Stamp, WallMs};
 use minicbor::{Decode, Encode};
 use std::collections::BTreeMap;
 use store::{LogEntry, Mark, Record};
@@ -169,21 +169,18 @@ impl Machine {
         meta: &Meta,
         records: impl Iterator<Item = keyspace::Record>,
     ) -> Result<Machine, keyspace::Damaged> {
-        Machine::assemble(place, meta, records.map(|record| Part::read(&record)))
+        let keyspace = Keyspace::restore(records)?;
+        Ok(Machine::over(keyspace, place, meta))
     }
 
-    /// The same from records that were read, see [`Keyspace::assemble`].
-    pub fn assemble(
-        place: Place,
-        meta: &Meta,
-        parts: impl Iterator<Item = Result<Part, keyspace::Damaged>>,
-    ) -> Result<Machine, keyspace::Damaged> {
-        Ok(Machine {
-            keyspace: Keyspace::assemble(parts)?,
+    /// The state of which this is the keyspace.
+    pub fn over(keyspace: Keyspace, place: Place, meta: &Meta) -> Machine {
+        Machine {
+            keyspace,
             roster: meta.roster.clone(),
             origins: meta.origins.clone(),
             place,
-        })
+        }
     }
 
     /// The last entry whose effects are in.

@@ -8,7 +8,7 @@ use keyspace::command::{
     Alarm, AlarmChange, Command, Delete, Expired, Filter, Grant, Guard, LeaseRemaining, Op, Put,
     Range, Relation, Session, Sort, SortBy, Test, Txn,
 };
-use keyspace::{End, Keyspace, LeaseId, Record, Revision, Span, Stamp, WallMs};
+use keyspace::{Damaged, End, Keyspace, LeaseId, Record, Restoring, Revision, Span, Stamp, WallMs};
 use naive::{Naive, PlainRange, plain_applied, plain_changes, plain_txn};
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -268,7 +268,7 @@ impl Pair {
             }
             Step::Restore => {
                 let cut = self.keyspace.cut(None).expect("a whole cut can be taken");
-                let restored = Keyspace::restore(cut).expect("a cut can be restored");
+                let restored = restore_in_runs(cut, false).expect("a cut can be restored");
                 self.same(&restored)?;
                 self.keyspace = restored;
             }
@@ -331,6 +331,48 @@ fn cases() -> ProptestConfig {
         failure_persistence: None,
         ..ProptestConfig::default()
     }
+}
+
+/// Restores a few records at a time, as several threads would; the last run first if `turned`.
+fn restore_in_runs(
+    records: impl Iterator<Item = Record>,
+    turned: bool,
+) -> Result<Keyspace, Damaged> {
+    let mut records = records.fuse();
+    let restoring = Restoring::begin(&mut records)?;
+    let mut runs = Vec::new();
+    loop {
+        let next: Vec<_> = records.by_ref().take(3).collect();
+        if next.is_empty() {
+            break;
+        }
+        runs.push(restoring.run(next.into_iter())?);
+    }
+    if turned {
+        runs.reverse();
+    }
+    restoring.finish(runs)
+}
+
+#[test]
+fn runs_out_of_their_order_are_refused() {
+    let mut keyspace = Keyspace::new();
+    for key in ["a", "b", "c", "d"] {
+        let put = Op::Put(Put {
+            key: key.into(),
+            value: Some("v".into()),
+            lease: Some(LeaseId::NONE),
+            want_previous: false,
+        });
+        let txn = Txn {
+            then: vec![put],
+            ..Txn::default()
+        };
+        keyspace.apply(Stamp::default(), &Command::Txn(txn));
+    }
+    let cut = || keyspace.cut(None).expect("it can be cut");
+    assert!(restore_in_runs(cut(), false).is_ok());
+    assert!(restore_in_runs(cut(), true).is_err());
 }
 
 proptest! {

@@ -1,16 +1,19 @@
-//! Reading back what is on the disk: the newest checkpoint, then the committed log after it. A
-//! thread reads and decodes, some pieces ahead of the one that rebuilds the state: each is about
-//! half of the work, and how soon a member serves again depends on it.
+//! Reading back what is on the disk: the newest checkpoint, then the committed log after it. Two
+//! threads share the work, as how soon a member serves again depends on it: they take turns at
+//! reading records, and restore what they have read side by side; of the log one reads and decodes
+//! while the other applies.
 
 use crate::config::StartError;
 use crate::machine::{Machine, Meta, Observer, Place, Prepared, to_keyspace};
-use keyspace::{Damaged, Part};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use keyspace::{Damaged, Keyspace, Record, Restoring, Run};
+use parking_lot::Mutex;
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
 use store::{CheckpointStore, Fault, Loaded, LogReader};
 
-/// Records in a piece.
-const RECORDS: usize = 1024;
+/// What one thread reads before the other may: so many records, or until they have so many bytes.
+const TURN_RECORDS: usize = 2048;
+const TURN_BYTES: usize = 1 << 20;
 /// Entries in a piece, in bytes.
 const REPLAY_BYTES: u64 = 1 << 20;
 /// Pieces that may wait, so that memory is bounded.
@@ -41,64 +44,83 @@ fn rebuild(loaded: Loaded, meta: &Meta) -> Result<Option<Machine>, StartError> {
         index: loaded.mark.index,
         term: loaded.mark.term,
     };
-    let (sender, receiver) = sync_channel(PIECES_MAX);
-    let parts = Parts {
-        expected: loaded.records.size_hint().0,
-        pieces: receiver,
-        piece: Vec::new().into_iter(),
+    let mut records = Records {
+        loaded,
+        fault: None,
+        turns: 0,
     };
-    let (read, machine) = beside(
-        move || read_parts(loaded, &sender),
-        move || Machine::assemble(place, meta, parts),
-    );
-    match read {
-        Ok(()) => machine.map(Some).map_err(damaged),
-        Err(_passed_over) => Ok(None),
+    let keyspace = restore(&mut records);
+    // A state without its end may look whole.
+    if records.fault.is_some() {
+        return Ok(None);
+    }
+    let keyspace = keyspace.map_err(damaged)?;
+    Ok(Some(Machine::over(keyspace, place, meta)))
+}
+
+fn restore(records: &mut Records) -> Result<Keyspace, Damaged> {
+    let restoring = Restoring::begin(records)?;
+    let records = Mutex::new(records);
+    let runs = Mutex::new(Vec::new());
+    let work = || -> Result<(), Damaged> {
+        loop {
+            let (turn, read) = records.lock().turn();
+            if read.is_empty() {
+                return Ok(());
+            }
+            let run = restoring.run(read.into_iter())?;
+            runs.lock().push((turn, run));
+        }
+    };
+    let (aside, here) = beside(work, work);
+    aside.and(here)?;
+    let mut runs: Vec<(u32, Run)> = runs.into_inner();
+    runs.sort_unstable_by_key(|(turn, _)| *turn);
+    restoring.finish(runs.into_iter().map(|(_, run)| run).collect())
+}
+
+/// The records of a checkpoint, as far as they can be read.
+struct Records {
+    loaded: Loaded,
+    /// Why they ended before their end.
+    fault: Option<Fault>,
+    turns: u32,
+}
+
+impl Records {
+    /// The next records, and which turn it is; none at the end.
+    fn turn(&mut self) -> (u32, Vec<Record>) {
+        self.turns += 1;
+        let (mut read, mut bytes) = (Vec::new(), 0);
+        while read.len() < TURN_RECORDS
+            && bytes < TURN_BYTES
+            && let Some(record) = self.next()
+        {
+            bytes += record.key.len() + record.value.len();
+            read.push(record);
+        }
+        (self.turns, read)
     }
 }
 
-type Piece = Vec<Result<Part, Damaged>>;
+impl Iterator for Records {
+    type Item = Record;
 
-/// Reads until the end, or until nobody wants more because of damage.
-fn read_parts(loaded: Loaded, pieces: &SyncSender<Piece>) -> Result<(), Fault> {
-    let mut piece = Vec::with_capacity(RECORDS);
-    for record in loaded.records {
-        piece.push(Part::read(&to_keyspace(record?)));
-        if piece.len() == RECORDS {
-            let full = std::mem::replace(&mut piece, Vec::with_capacity(RECORDS));
-            if pieces.send(full).is_err() {
-                return Ok(());
+    fn next(&mut self) -> Option<Record> {
+        if self.fault.is_some() {
+            return None;
+        }
+        match self.loaded.records.next()? {
+            Ok(record) => Some(to_keyspace(record)),
+            Err(fault) => {
+                self.fault = Some(fault);
+                None
             }
         }
     }
-    pieces.send(piece).ok();
-    Ok(())
-}
-
-/// The parts on their way from one thread to the other.
-struct Parts {
-    pieces: Receiver<Piece>,
-    piece: std::vec::IntoIter<Result<Part, Damaged>>,
-    /// How many are still to come.
-    expected: usize,
-}
-
-impl Iterator for Parts {
-    type Item = Result<Part, Damaged>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let next = loop {
-            if let Some(next) = self.piece.next() {
-                break next;
-            }
-            self.piece = self.pieces.recv().ok()?.into_iter();
-        };
-        self.expected = self.expected.saturating_sub(1);
-        Some(next)
-    }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        (self.expected, None)
+        self.loaded.records.size_hint()
     }
 }
 
