@@ -1,6 +1,7 @@
 //! The clocks of leases. They run on the leader only; what is replicated of a lease is that it was
-//! granted, that it ended, and now and then how much of its time is left. Pure: time arrives as
-//! `now_ms`, on a clock that never runs backwards.
+//! granted, that it ended, and now and then how much of its time is left. Nodes' own deadlines are
+//! replicated, by the time of day: of them only whether it is time to propose their end is kept
+//! here. Pure: time arrives as `now_ms`, on a clock that never runs backwards.
 
 use keyspace::command::{Expired, LeaseRemaining};
 use keyspace::{Command, LeaseId, LeaseView};
@@ -42,6 +43,8 @@ pub struct Expiry {
     /// When a lease's remaining time is to be written down.
     notes: BTreeSet<(u64, LeaseId)>,
     leading: bool,
+    /// The end of nodes was proposed and is not proposed again before.
+    nodes_from_ms: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -108,7 +111,12 @@ impl Expiry {
                 attachment: Some(attach.attachment),
             },
             Command::Revoke(lease) => return self.ended(*lease),
-            Command::Expire(leases) => return leases.iter().for_each(|it| self.expired(it)),
+            Command::Expire(leases) => {
+                leases.iter().for_each(|expired| self.expired(expired));
+                // There may be more nodes.
+                self.nodes_from_ms = 0;
+                return;
+            }
             Command::Txn(_)
             | Command::Compact(_)
             | Command::Checkpoint(_)
@@ -205,10 +213,16 @@ impl Expiry {
         Some((clock.ttl_ms, clock.deadline_ms.saturating_sub(now_ms)))
     }
 
-    /// Leases whose end is to be proposed now, oldest first, at most [`EXPIRED_MAX`].
-    pub fn take_expired(&mut self, now_ms: u64) -> Vec<Expired> {
+    /// What [`Command::Expire`] is to end now, if anything: leases, oldest first, at most
+    /// [`EXPIRED_MAX`], and whichever nodes are due when it is applied. `node_is_due` tells whether
+    /// there are any.
+    pub fn take_expired(
+        &mut self,
+        now_ms: u64,
+        node_is_due: impl FnOnce() -> bool,
+    ) -> Option<Vec<Expired>> {
         if !self.leading {
-            return Vec::new();
+            return None;
         }
         let due = self.due.iter().take_while(|(due_ms, _)| *due_ms <= now_ms);
         let expired: Vec<(u64, LeaseId)> = due.take(EXPIRED_MAX).copied().collect();
@@ -222,7 +236,12 @@ impl Expiry {
             let attachment = clock.attachment;
             ends.push(Expired { lease, attachment });
         }
-        ends
+        let nodes_end = self.nodes_from_ms <= now_ms && node_is_due();
+        if ends.is_empty() && !nodes_end {
+            return None;
+        }
+        self.nodes_from_ms = now_ms + RETRY_MS;
+        Some(ends)
     }
 
     /// Remaining times to be written down now.
@@ -251,5 +270,168 @@ impl Expiry {
             }
         }
         notes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use keyspace::command::Grant;
+
+    const TTL_MS: u64 = 10_000;
+    const NONE: [i64; 0] = [];
+
+    fn view(lease: i64, ttl_ms: u64, remaining_ms: Option<u64>) -> LeaseView {
+        LeaseView {
+            lease: LeaseId(lease),
+            ttl_ms,
+            remaining_ms,
+            attachment: None,
+        }
+    }
+
+    fn leading(leases: &[LeaseView]) -> Expiry {
+        let mut expiry = Expiry::default();
+        expiry.lead(0, 0, leases.iter().cloned());
+        expiry
+    }
+
+    fn expire(leases: &[i64]) -> Command {
+        let expired = |lease: &i64| Expired {
+            lease: LeaseId(*lease),
+            attachment: None,
+        };
+        Command::Expire(leases.iter().map(expired).collect())
+    }
+
+    /// The leases that end at this time.
+    fn ending(expiry: &mut Expiry, now_ms: u64) -> Vec<i64> {
+        let expired = expiry.take_expired(now_ms, || false).unwrap_or_default();
+        expired.iter().map(|it| it.lease.0).collect()
+    }
+
+    #[test]
+    fn a_lease_ends_when_its_time_is_over_and_not_before() {
+        let mut expiry = leading(&[]);
+        expiry.applied(
+            5,
+            &Command::Grant(Grant {
+                lease: LeaseId(1),
+                ttl_ms: TTL_MS,
+                session: None,
+            }),
+        );
+        assert_eq!(ending(&mut expiry, TTL_MS + 4), NONE);
+        assert_eq!(expiry.remaining(TTL_MS, LeaseId(1)), Some((TTL_MS, 5)));
+        assert_eq!(ending(&mut expiry, TTL_MS + 5), [1]);
+        assert_eq!(expiry.keep_alive(TTL_MS + 5, LeaseId(1)), Renewal::Ending);
+        expiry.applied(TTL_MS + 5, &expire(&[1]));
+        assert_eq!(expiry.keep_alive(TTL_MS + 5, LeaseId(1)), Renewal::Missing);
+        assert_eq!(expiry.remaining(TTL_MS, LeaseId(1)), None);
+    }
+
+    #[test]
+    fn a_keep_alive_starts_the_clock_anew() {
+        let mut expiry = leading(&[view(1, TTL_MS, None)]);
+        let renewed = Renewal::Renewed { ttl_ms: TTL_MS };
+        assert_eq!(expiry.keep_alive(TTL_MS - 1, LeaseId(1)), renewed);
+        assert_eq!(ending(&mut expiry, 2 * TTL_MS - 2), NONE);
+        assert_eq!(ending(&mut expiry, 2 * TTL_MS - 1), [1]);
+    }
+
+    #[test]
+    fn the_oldest_end_first_and_no_more_than_fit() {
+        let leases = EXPIRED_MAX as i64 + 1;
+        let late_first = |lease| view(lease, TTL_MS - lease as u64, None);
+        let mut expiry = leading(&(0..leases).map(late_first).collect::<Vec<_>>());
+        let oldest: Vec<i64> = (1..leases).rev().collect();
+        assert_eq!(ending(&mut expiry, TTL_MS), oldest);
+        assert_eq!(ending(&mut expiry, TTL_MS), [0]);
+    }
+
+    /// The proposal may be lost with a connection or a leader.
+    #[test]
+    fn an_end_that_does_not_come_is_proposed_again() {
+        let mut expiry = leading(&[view(1, TTL_MS, None)]);
+        assert_eq!(ending(&mut expiry, TTL_MS), [1]);
+        assert_eq!(ending(&mut expiry, TTL_MS + RETRY_MS - 1), NONE);
+        assert_eq!(ending(&mut expiry, TTL_MS + RETRY_MS), [1]);
+    }
+
+    #[test]
+    fn only_a_leader_ends_anything() {
+        let mut expiry = Expiry::default();
+        expiry.reset(0, [view(1, TTL_MS, None)]);
+        assert_eq!(expiry.take_expired(2 * TTL_MS, || true), None);
+        expiry.lead(2 * TTL_MS, 0, [view(1, TTL_MS, None)]);
+        expiry.follow();
+        assert_eq!(expiry.take_expired(4 * TTL_MS, || true), None);
+        assert!(expiry.take_notes(4 * TTL_MS).is_empty());
+    }
+
+    /// Clients could reach nobody while there was no leader.
+    #[test]
+    fn a_new_leader_gives_the_whole_time_and_grace() {
+        let mut expiry = Expiry::default();
+        expiry.lead(1_000, 500, [view(1, TTL_MS, None)]);
+        assert_eq!(ending(&mut expiry, 1_499 + TTL_MS), NONE);
+        assert_eq!(ending(&mut expiry, 1_500 + TTL_MS), [1]);
+    }
+
+    /// Else a lease of an hour would live for ever under a leader that changes every half.
+    #[test]
+    fn a_new_leader_goes_on_from_what_was_written_down() {
+        let long_ms = 4 * CHECKPOINT_MS;
+        let mut expiry = leading(&[view(1, long_ms, None), view(2, CHECKPOINT_MS, None)]);
+        assert!(expiry.take_notes(CHECKPOINT_MS - 1).is_empty());
+        let remaining_ms = 3 * CHECKPOINT_MS;
+        let note = LeaseRemaining {
+            lease: LeaseId(1),
+            remaining_ms,
+        };
+        assert_eq!(
+            expiry.take_notes(CHECKPOINT_MS),
+            [note],
+            "short ones need none"
+        );
+        let mut next = leading(&[view(1, long_ms, Some(remaining_ms))]);
+        assert_eq!(ending(&mut next, remaining_ms - 1), NONE);
+        assert_eq!(ending(&mut next, remaining_ms), [1]);
+    }
+
+    /// What was written down is void then: the next leader must not end the lease too soon.
+    #[test]
+    fn a_keep_alive_writes_down_the_whole_time_at_once() {
+        let long_ms = 4 * CHECKPOINT_MS;
+        let mut expiry = leading(&[view(1, long_ms, Some(7))]);
+        expiry.keep_alive(5, LeaseId(1));
+        let note = LeaseRemaining {
+            lease: LeaseId(1),
+            remaining_ms: long_ms,
+        };
+        assert_eq!(expiry.take_notes(5), [note]);
+        assert!(expiry.take_notes(5).is_empty());
+    }
+
+    /// A session's client that is heard of too late may still be heard before its end is applied.
+    #[test]
+    fn a_touched_session_lives_on_if_the_proposal_of_its_end_is_lost() {
+        let mut expiry = leading(&[view(1, TTL_MS, None)]);
+        assert_eq!(ending(&mut expiry, TTL_MS), [1]);
+        expiry.touched(TTL_MS + 1, LeaseId(1));
+        assert_eq!(ending(&mut expiry, TTL_MS + RETRY_MS), NONE);
+        assert_eq!(ending(&mut expiry, 2 * TTL_MS + 1), [1]);
+    }
+
+    #[test]
+    fn due_nodes_are_ended_once_at_a_time() {
+        let mut expiry = leading(&[]);
+        assert_eq!(expiry.take_expired(0, || false), None);
+        assert_eq!(expiry.take_expired(1, || true), Some(Vec::new()));
+        assert_eq!(expiry.take_expired(2, || true), None, "it is under way");
+        expiry.applied(2, &expire(&[]));
+        assert_eq!(expiry.take_expired(3, || true), Some(Vec::new()));
+        assert_eq!(expiry.take_expired(2 + RETRY_MS, || true), None);
+        assert_eq!(expiry.take_expired(3 + RETRY_MS, || true), Some(Vec::new()));
     }
 }

@@ -523,8 +523,9 @@ impl Member {
             return;
         }
         self.next_check_ms = clock.now_ms + CHECK_MS;
-        let expired = self.clocks.take_expired(clock.now_ms);
-        if !expired.is_empty() {
+        let reader = self.machine.reader();
+        let node_is_due = || reader.is_due(clock.wall);
+        if let Some(expired) = self.clocks.take_expired(clock.now_ms, node_is_due) {
             let steps = [Step::Command(Command::Expire(expired))];
             self.proposals
                 .propose_leading(&mut self.core, clock.wall, &steps);

@@ -264,13 +264,13 @@ impl RaftThread {
         let wall = WallMs(wall_ms());
         self.proposals.flush(&mut self.core, wall);
         if view.role == Role::Leader {
-            self.end_leases(wall);
+            self.end_what_is_over(wall);
         }
         self.reads.flush(&mut self.core);
     }
 
-    /// Proposes the end of leases whose time is over, straight into this leader's own log.
-    fn end_leases(&mut self, wall: WallMs) {
+    /// Proposes the end of leases and nodes whose time is over, straight into this leader's own log.
+    fn end_what_is_over(&mut self, wall: WallMs) {
         let now_ms = self.shared.now_ms();
         if now_ms < self.next_check_ms {
             return;
@@ -278,12 +278,12 @@ impl RaftThread {
         self.next_check_ms = now_ms + CHECK_MS;
         let (expired, notes) = {
             let mut clocks = self.shared.clocks.lock();
-            (clocks.take_expired(now_ms), clocks.take_notes(now_ms))
+            let node_is_due = || self.shared.reader.is_due(wall);
+            let expired = clocks.take_expired(now_ms, node_is_due);
+            (expired, clocks.take_notes(now_ms))
         };
-        let mut steps = Vec::new();
-        if !expired.is_empty() {
-            steps.push(Step::Command(Command::Expire(expired)));
-        }
+        let expire = expired.map(|leases| Step::Command(Command::Expire(leases)));
+        let mut steps: Vec<Step> = expire.into_iter().collect();
         if !notes.is_empty() {
             steps.push(Step::Command(Command::Checkpoint(notes)));
         }
