@@ -112,6 +112,54 @@ async fn without_a_quorum_nothing_is_acknowledged() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A disk that hangs stops its own member only, and nothing that it had taken in is lost or
+/// acknowledged too early.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_whose_disk_hangs_does_not_stop_the_others() -> anyhow::Result<()> {
+    let nodes = cluster(3, |_| {}).await?;
+    let leads = leader(&nodes).await;
+    put_all(&nodes[leads], "a", 3).await?;
+    nodes[leads].gate.close();
+    let stuck = tokio::spawn({
+        let handle = nodes[leads].handle().clone();
+        async move { handle.propose(put("stuck", "v")).await }
+    });
+    let others: Vec<&Node> = (0..3).filter(|n| *n != leads).map(|n| &nodes[n]).collect();
+    eventually(|| others.iter().any(|node| node.leads())).await;
+    let next = others.iter().position(|node| node.leads());
+    put_all(others[next.expect("it was awaited")], "b", 3).await?;
+    nodes[leads].gate.open();
+    // Whether it was lost or not is for the new leader to say.
+    let _ = stuck.await?;
+    eventually(|| !nodes[leads].leads()).await;
+    agree(&nodes.iter().collect::<Vec<_>>()).await
+}
+
+/// One that stood still and was deposed meanwhile once renewed leases that the new leader ended.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_stands_still_renews_no_lease() -> anyhow::Result<()> {
+    let nodes = cluster(3, |_| {}).await?;
+    let leads = leader(&nodes).await;
+    let old = nodes[leads].handle().clone();
+    old.propose(grant(7, 500)).await?;
+    nodes[leads].gate.close();
+    // Something to write, for the disk to hang on.
+    let stuck = tokio::spawn({
+        let old = old.clone();
+        async move { old.propose(put("stuck", "v")).await }
+    });
+    let others: Vec<&Node> = (0..3).filter(|n| *n != leads).map(|n| &nodes[n]).collect();
+    eventually(|| others.iter().any(|node| node.leads())).await;
+    let renewal = tokio::spawn(async move { old.lease_keep_alive(LeaseId(7)).await });
+    let ended = |node: &&Node| node.handle().reader().lease(LeaseId(7)).is_none();
+    eventually(|| others.iter().all(ended)).await;
+    nodes[leads].gate.open();
+    let renewed = renewal.await?;
+    assert!(!matches!(renewed, Ok(Some(_))), "{renewed:?}");
+    let _ = stuck.await?;
+    Ok(())
+}
+
 /// A member that was away longer than the log reaches back gets the state instead.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_that_lags_behind_the_log_gets_a_snapshot() -> anyhow::Result<()> {
@@ -241,6 +289,34 @@ async fn a_change_that_would_cost_the_quorum_is_refused() -> anyhow::Result<()> 
     nodes[0].handle().member_add(url(1), false).await?;
     let third = nodes[0].handle().member_add(url(2), false).await;
     assert_eq!(third, Err(MemberRefusal::NotEnoughStarted.into()));
+    Ok(())
+}
+
+/// etcd's other check: who is to stay must have been connected for a while, and one that is down
+/// may go.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_a_member_is_down_only_that_one_may_be_removed() -> anyhow::Result<()> {
+    let mut nodes = cluster(3, |_| {}).await?;
+    let leads = leader(&nodes).await;
+    let named = || {
+        let members = nodes[leads].handle().members();
+        members.iter().all(|member| !member.name.is_empty())
+    };
+    eventually(named).await;
+    let (down, up) = ((leads + 1) % 3, (leads + 2) % 3);
+    let (down_id, up_id) = (nodes[down].id(), nodes[up].id());
+    nodes[down].kill().await;
+    let handle = nodes[leads].handle();
+    let added = handle.member_add(vec!["http://127.0.0.1:1".to_owned()], false);
+    assert_eq!(added.await, Err(MemberRefusal::Unhealthy.into()));
+    let removed = handle.member_remove(up_id).await;
+    assert_eq!(removed, Err(MemberRefusal::Unhealthy.into()));
+    // It is down once its connection is known to be lost.
+    while let Err(refused) = handle.member_remove(down_id).await {
+        assert_eq!(refused, MemberRefusal::Unhealthy.into());
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(handle.members().len(), 2);
     Ok(())
 }
 

@@ -2,10 +2,13 @@
 
 mod common;
 
-use common::{Recorder, config, open, put, range_count};
-use keyspace::{Command, LeaseId, Outcome, Refusal, Revision};
+use common::{Recorder, config, eventually, open, put, range_count};
+use keyspace::change::Cause;
+use keyspace::command::Nodes;
+use keyspace::node::{Action, Deadline};
+use keyspace::{Command, LeaseId, NodeOp, Outcome, Refusal, Revision, WallMs};
 use replica::{Failure, StartError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use store::mem::{Faults, MemDisk};
 
 /// The first promise: acknowledged is durable, and comes back after a kill without any goodbye.
@@ -212,4 +215,51 @@ async fn an_initial_cluster_without_this_member_is_refused() {
     assert!(matches!(error, StartError::NotInInitialCluster(_)));
     let says = "couldn't find local name \"other\" in the initial cluster configuration";
     assert_eq!(error.to_string(), says);
+}
+
+fn directory(path: String, deadline: WallMs) -> Command {
+    Command::Nodes(Nodes {
+        ops: vec![NodeOp {
+            path: path.into(),
+            tests: Vec::new(),
+            action: Action::MakeDirectory {
+                deadline: Deadline::At(deadline),
+            },
+            cause: Cause::Set,
+        }],
+        ..Nodes::default()
+    })
+}
+
+fn now() -> WallMs {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    WallMs(since.map_or(0, |since| since.as_millis() as u64))
+}
+
+/// Nobody but the leader says when a node's own time has come.
+#[tokio::test]
+async fn a_node_ends_at_its_own_deadline() -> anyhow::Result<()> {
+    let replica = open(config(), &MemDisk::new()).await?;
+    let deadline = WallMs(now().0 + 300);
+    replica
+        .propose(directory("/d".to_owned(), deadline))
+        .await?;
+    let is_there = || replica.reader().node(b"/d").1.is_some();
+    assert!(is_there() || now() >= deadline);
+    eventually(|| !is_there()).await;
+    assert!(now() >= deadline);
+    replica.stop().await;
+    Ok(())
+}
+
+/// More than one command ends: the rest go with the next, without waiting for a retry each.
+#[tokio::test]
+async fn nodes_that_are_due_together_all_end() -> anyhow::Result<()> {
+    let replica = open(config(), &MemDisk::new()).await?;
+    let due = (0..2_500).map(|n| directory(format!("/d{n}"), WallMs(1)));
+    replica.propose_all(due.collect()).await?;
+    let children = || replica.reader().node(b"/").1.map(|root| root.children);
+    eventually(|| children() == Some(0)).await;
+    replica.stop().await;
+    Ok(())
 }

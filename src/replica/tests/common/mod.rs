@@ -6,13 +6,14 @@ use bytes::Bytes;
 use keyspace::command::{Attach, Grant, Nodes, Op, Put, Range, Session, Turn, Txn};
 use keyspace::node::{Action, Deadline, Kind, NodeWrite, Parents};
 use keyspace::{Applied, Cause, Command, LeaseId, NodeOp, Revision, Span};
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use replica::{ChangeSink, Config, Handle, StartError};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use store::mem::{MemCheckpoints, MemDisk, MemLog};
+use store::{Fault, LogEntry, LogReader, LogStore, Vote};
 use tokio::task::JoinHandle;
 
 /// How long anything awaited may take on a busy machine.
@@ -58,9 +59,17 @@ pub async fn open_with(
     disk: &MemDisk,
     recorder: Recorder,
 ) -> Result<Handle, StartError> {
+    open_over(config, Box::new(MemLog::open(disk)), disk, recorder).await
+}
+
+async fn open_over(
+    config: Config,
+    log: Box<dyn LogStore>,
+    disk: &MemDisk,
+    recorder: Recorder,
+) -> Result<Handle, StartError> {
     // Shown when a test fails.
     tracing_subscriber::fmt().with_test_writer().try_init().ok();
-    let log = Box::new(MemLog::open(disk));
     let checkpoints = Box::new(MemCheckpoints::open(disk));
     replica::start(config, log, checkpoints, Box::new(recorder)).await
 }
@@ -163,10 +172,83 @@ pub async fn eventually(condition: impl Fn() -> bool) {
     waited.await.expect("it never happened");
 }
 
+/// What a member's log passes before each write: closed, its disk hangs.
+#[derive(Default)]
+pub struct Gate {
+    closed: Mutex<bool>,
+    opened: Condvar,
+}
+
+impl Gate {
+    pub fn close(&self) {
+        *self.closed.lock() = true;
+    }
+
+    pub fn open(&self) {
+        *self.closed.lock() = false;
+        self.opened.notify_all();
+    }
+
+    fn pass(&self) {
+        let mut closed = self.closed.lock();
+        while *closed {
+            self.opened.wait(&mut closed);
+        }
+    }
+}
+
+/// A log behind a gate.
+struct Gated {
+    log: MemLog,
+    gate: Arc<Gate>,
+}
+
+impl LogReader for Gated {
+    fn first_index(&self) -> u64 {
+        self.log.first_index()
+    }
+
+    fn last_index(&self) -> u64 {
+        self.log.last_index()
+    }
+
+    fn term(&self, index: u64) -> Option<u64> {
+        self.log.term(index)
+    }
+
+    fn entries(&self, from: u64, to: u64, bytes_max: u64) -> Result<Vec<LogEntry>, Fault> {
+        self.log.entries(from, to, bytes_max)
+    }
+}
+
+impl LogStore for Gated {
+    fn reader(&self) -> Arc<dyn LogReader + Send + Sync> {
+        self.log.reader()
+    }
+
+    fn vote(&self) -> Vote {
+        self.log.vote()
+    }
+
+    fn append(&mut self, entries: &[LogEntry], vote: Vote) -> Result<(), Fault> {
+        self.gate.pass();
+        self.log.append(entries, vote)
+    }
+
+    fn reset(&mut self, index: u64, term: u64) -> Result<(), Fault> {
+        self.log.reset(index, term)
+    }
+
+    fn cut(&mut self, index: u64) -> Result<(), Fault> {
+        self.log.cut(index)
+    }
+}
+
 /// One member of a cluster: its disk outlives it.
 pub struct Node {
     pub config: Config,
     pub disk: MemDisk,
+    pub gate: Arc<Gate>,
     pub recorder: Recorder,
     address: SocketAddr,
     running: Option<(Handle, JoinHandle<Result<(), tonic::transport::Error>>)>,
@@ -195,6 +277,7 @@ fn node(name: String, address: SocketAddr) -> Node {
             ..config()
         },
         disk: MemDisk::new(),
+        gate: Arc::default(),
         recorder: Recorder::default(),
         address,
         running: None,
@@ -239,8 +322,12 @@ pub fn newcomer(name: &str, nodes: &[Node]) -> anyhow::Result<Node> {
 impl Node {
     pub async fn start(&mut self) -> anyhow::Result<()> {
         let listener = tokio::net::TcpListener::bind(self.address).await?;
+        let log = Gated {
+            log: MemLog::open(&self.disk),
+            gate: Arc::clone(&self.gate),
+        };
         let recorder = self.recorder.clone();
-        let handle = open_with(self.config.clone(), &self.disk, recorder).await?;
+        let handle = open_over(self.config.clone(), Box::new(log), &self.disk, recorder).await?;
         let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
         let server = tonic::transport::Server::builder()
             .add_service(handle.peer_service())
