@@ -25,7 +25,7 @@ pub enum Command {
     #[n(3)]
     Revoke(#[n(0)] LeaseId),
     /// The leader's clock says that these are over. Each lease ends as in `Revoke`, with the cause
-    /// `Expire`; nodes whose own deadline has passed by the stamp go too.
+    /// `Expire`; nodes whose own deadline has passed by the stamp go too, the first thousand.
     #[n(4)]
     Expire(#[n(0)] Vec<Expired>),
     /// Remaining time of long leases, so that a new leader does not restart their clocks.

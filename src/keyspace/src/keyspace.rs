@@ -20,6 +20,9 @@ const TIDY_CHANGES_MAX: usize = 2048;
 /// Of these, as many as are handled under one hold of a lock.
 const TIDY_CHUNK: usize = 64;
 
+/// Nodes that one [`Command::Expire`] ends; the leader asks again while more are due.
+const NODES_EXPIRED_MAX: usize = 1000;
+
 /// The one writer's handle.
 pub struct Keyspace {
     pub(crate) shared: Arc<Shared>,
@@ -171,7 +174,7 @@ impl Keyspace {
             all.append(writing.finish());
         }
         let tree = self.shared.tree.read().clone();
-        for path in tree.due(self.wall) {
+        for path in tree.due(self.wall).take(NODES_EXPIRED_MAX) {
             let mut writing = Writing::new(&self.shared, self.wall);
             writing.expire_node(path);
             let finished = writing.finish();

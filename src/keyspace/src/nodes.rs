@@ -596,7 +596,7 @@ impl Writing<'_> {
 
     /// Ends a node whose deadline has passed, if it still has.
     pub fn expire_node(&mut self, path: &[u8]) {
-        let deadline = self.record(path).and_then(|node| node.deadline);
+        let deadline = self.record(path).and_then(|node| node.ends_at());
         if deadline.is_some_and(|deadline| deadline <= self.wall) {
             let removed = self.remove(path, true, Cause::Expire);
             removed.expect("a recursive removal of what is there is never refused");

@@ -136,6 +136,15 @@ impl Node {
         self.children > 0 || self.kept || self.directory
     }
 
+    /// When it ends as things are: one that only ends when idle, or empty, does not while something
+    /// lies beneath it.
+    pub fn ends_at(&self) -> Option<WallMs> {
+        match self.kind {
+            Kind::Idle { .. } | Kind::Container => self.deadline.filter(|_| self.children == 0),
+            Kind::Plain => self.deadline,
+        }
+    }
+
     pub fn cost(&self, path: &[u8]) -> u64 {
         let entries = self.acl.iter().flat_map(|acl| acl.iter());
         let entry = |entry: &AccessEntry| {
@@ -182,10 +191,10 @@ impl Tree {
         let name = name.unwrap_or_else(|| path.into());
         let cost = |node: Option<&Node>| node.map_or(0, |node| node.cost(path));
         let before = self.nodes.get(path).cloned();
-        if let Some(deadline) = before.as_ref().and_then(|node| node.deadline) {
+        if let Some(deadline) = before.as_ref().and_then(|node| node.ends_at()) {
             self.deadlines.remove(&(deadline, Arc::clone(&name)));
         }
-        if let Some(deadline) = node.as_ref().and_then(|node| node.deadline) {
+        if let Some(deadline) = node.as_ref().and_then(Node::ends_at) {
             self.deadlines.insert((deadline, Arc::clone(&name)));
         }
         if node.as_ref().is_some_and(|node| node.acl.is_some()) {
@@ -209,20 +218,13 @@ impl Tree {
         self.get(path)?.acl.clone()
     }
 
-    /// Those whose time has come by `wall`, soonest first. One that only ends when idle, or empty,
-    /// is left out while something lies beneath it.
+    /// Those whose time has come by `wall`, soonest first.
     pub fn due(&self, wall: WallMs) -> impl Iterator<Item = &Path> {
         let past = self
             .deadlines
             .iter()
             .take_while(move |(deadline, _)| *deadline <= wall);
-        let ends = |path: &&Path| {
-            self.get(path).is_some_and(|node| match node.kind {
-                Kind::Idle { .. } | Kind::Container => node.children == 0,
-                Kind::Plain => true,
-            })
-        };
-        past.map(|(_, path)| path).filter(ends)
+        past.map(|(_, path)| path)
     }
 }
 
