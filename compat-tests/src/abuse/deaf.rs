@@ -22,6 +22,10 @@ const VALUE_BYTES: usize = 4 << 10;
 const PUTS: usize = 6_000;
 /// Puts that are compacted away before.
 const PUTS_COMPACTED: usize = 12_000;
+/// Watchers on one connection.
+const STREAMS: u32 = 1_000;
+/// A window for hardly more than one reply without events.
+const CREATED_WINDOW: u32 = 64;
 /// Clients that put at the same time, each on a connection of its own.
 const WRITERS: usize = 8;
 /// Puts of one writer between two compactions.
@@ -32,8 +36,9 @@ const ANSWER_VALUE_BYTES: usize = 64 << 10;
 /// Answers asked for at once, and requests in one write.
 const ANSWERS: u32 = 100_000;
 const REQUESTS: u32 = 1_000;
-/// A server that works for less than half of this time rests.
-const RESTING: Duration = Duration::from_millis(500);
+/// A server that works for less than a quarter of this time, so many times, rests.
+const RESTING: Duration = Duration::from_millis(300);
+const RESTED: usize = 3;
 /// The trial ends before the machine does.
 const MEMORY_MIB_MAX: u64 = 2048;
 
@@ -66,15 +71,39 @@ pub async fn watcher_compacted(scene: &Scene) -> Result<String> {
     }
 }
 
-async fn watch(scene: &Scene) -> Result<Streaming<WatchResponse>> {
-    let create = WatchRequest {
+/// Streams on one connection, each with a watcher of everything that was written, whose windows let
+/// out that it was created and nothing more.
+pub async fn watch_streams(scene: &Scene) -> Result<String> {
+    write(scene, PUTS / 2, false).await?;
+    let mut raw = Raw::http2(scene.client_port(), CREATED_WINDOW).await?;
+    raw.read_and_forget();
+    let block = frames::call("/etcdserverpb.Watch/Watch", &[]);
+    let message = frames::message(&create(1).encode_to_vec());
+    for stream in 0..STREAMS {
+        let id = 2 * stream + 1;
+        let mut request = frame(kind::HEADERS, END_HEADERS, id, &block);
+        request.extend(frame(kind::DATA, 0, id, &message));
+        let sent = raw.send(&request).await;
+        ensure!(sent == Sent::All, "stream {stream}: {sent:?}");
+    }
+    rest(scene).await?;
+    Ok(format!("{STREAMS} streams"))
+}
+
+/// Asks for everything that [`write`] writes, from a revision on or (0) from now on.
+fn create(start_revision: i64) -> WatchRequest {
+    WatchRequest {
         request_union: Some(RequestUnion::CreateRequest(WatchCreateRequest {
             key: "flow/".into(),
             range_end: "flow0".into(),
+            start_revision,
             ..Default::default()
         })),
-    };
-    let requests = tokio_stream::once(create).chain(tokio_stream::pending());
+    }
+}
+
+async fn watch(scene: &Scene) -> Result<Streaming<WatchResponse>> {
+    let requests = tokio_stream::once(create(0)).chain(tokio_stream::pending());
     let mut client = WatchClient::new(scene.channel().await?).max_decoding_message_size(usize::MAX);
     let mut replies = client.watch(requests).await?.into_inner();
     ensure!(next(&mut replies).await?.created, "no watcher");
@@ -181,14 +210,17 @@ async fn ask(scene: &Scene, raw: &mut Raw) -> Result<String> {
 
 /// Awaits that the server has done what it means to do about the requests.
 async fn rest(scene: &Scene) -> Result<()> {
-    loop {
+    let mut rested = 0;
+    while rested < RESTED {
         let began = scene.process.cpu()?;
         tokio::time::sleep(RESTING).await;
         let used = scene.process.cpu()?.saturating_sub(began);
         let memory_mib = scene.process.memory_bytes()? / MIB;
         ensure!(memory_mib < MEMORY_MIB_MAX, "{memory_mib} MiB are held");
-        if used < RESTING / 2 {
-            return Ok(());
-        }
+        rested = match used < RESTING / 4 {
+            true => rested + 1,
+            false => 0,
+        };
     }
+    Ok(())
 }

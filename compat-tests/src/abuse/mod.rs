@@ -119,6 +119,11 @@ const TRIALS: &[Trial] = &[
     Trial::new("a watcher that is compacted away", 128, |it| {
         Box::pin(deaf::watcher_compacted(it))
     }),
+    Trial::new(
+        "a thousand streams of events that no window lets out",
+        256,
+        |it| Box::pin(deaf::watch_streams(it)),
+    ),
     Trial::new("answers that no window lets out", 256, |it| {
         Box::pin(deaf::answers_without_window(it))
     }),
