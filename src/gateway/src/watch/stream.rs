@@ -3,7 +3,7 @@
 use super::ring::bytes_of;
 use super::{Hub, Inbox, Subscription, Unread};
 use keyspace::{Change, Reader, Refusal, Revision, Span};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
@@ -44,6 +44,9 @@ pub struct WatchStream {
     cursors: HashMap<u64, Cursor>,
     serials: HashMap<i64, u64>,
     next_serial: u64,
+    /// When watchers begin, and which: those that had not begun when somebody last asked. Clients
+    /// ask for progress as often as they like, with as many watchers as they like.
+    beginning: BTreeSet<(u64, u64)>,
 }
 
 /// Where a watcher stands.
@@ -70,6 +73,7 @@ impl WatchStream {
             cursors: HashMap::new(),
             serials: HashMap::new(),
             next_serial: 0,
+            beginning: BTreeSet::new(),
         }
     }
 
@@ -110,6 +114,7 @@ impl WatchStream {
             slow: false,
         };
         self.cursors.insert(serial, cursor);
+        self.beginning.insert((begins, serial));
         let taken = self.serials.insert(tag, serial);
         assert!(taken.is_none(), "two watchers with one tag");
         self.hub.shared.watchers.fetch_add(1, Ordering::Relaxed);
@@ -128,11 +133,14 @@ impl WatchStream {
     }
 
     /// The revision up to which every watcher has seen everything, if all have and have begun.
-    pub fn progress(&self) -> Option<Revision> {
+    pub fn progress(&mut self) -> Option<Revision> {
         let now = self.hub.shared.published.load(Ordering::Acquire);
         let idle = self.inbox.notes.lock().unread.is_empty();
-        let begun = self.cursors.values().all(|cursor| cursor.begins <= now);
-        (idle && begun).then_some(Revision(now))
+        let begun = |&(begins, _): &(u64, u64)| begins <= now;
+        while self.beginning.first().is_some_and(begun) {
+            self.beginning.pop_first();
+        }
+        (idle && self.beginning.is_empty()).then_some(Revision(now))
     }
 
     /// The same for one watcher.
@@ -215,6 +223,7 @@ impl WatchStream {
             return;
         };
         self.serials.remove(&cursor.tag);
+        self.beginning.remove(&(cursor.begins, serial));
         let mut index = self.hub.shared.index.write();
         index.remove(&cursor.span, &self.inbox, serial);
         drop(index);
