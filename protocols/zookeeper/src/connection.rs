@@ -39,6 +39,8 @@ pub async fn converse<S>(
             let answer = office.answer(word);
             // Who asks does not always wait for the answer.
             stream.write_all(answer.as_bytes()).await.ok();
+            // Once it sees the end, this connection counts no more.
+            drop(entered);
             stream.shutdown().await.ok();
         }
         Ok(Some(Hello::Connect(frame))) => {
