@@ -45,6 +45,9 @@ enum Command {
         /// How many members.
         #[arg(long, default_value_t = 3)]
         members: usize,
+        /// A flag, or a line of a zoo.cfg, that every member is started with.
+        #[arg(long)]
+        with: Vec<String>,
         /// The command.
         #[arg(last = true, required = true)]
         command: Vec<String>,
@@ -93,9 +96,10 @@ fn main() -> Result<ExitCode> {
         Command::Cluster {
             target,
             members,
+            with,
             command,
         } => {
-            let cluster = runtime.block_on(Cluster::start(target, members, &[]))?;
+            let cluster = runtime.block_on(Cluster::start(target, members, &with))?;
             let (program, arguments) = command.split_first().context("a command")?;
             let status = std::process::Command::new(program)
                 .args(arguments)
