@@ -4,7 +4,6 @@
 use gateway::{Gate, Hub, Limits};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::service::TowerToHyperService;
-use store::mem::{MemCheckpoints, MemDisk, MemLog};
 use tokio::net::TcpListener;
 
 #[tokio::main]
@@ -13,11 +12,8 @@ async fn main() -> anyhow::Result<()> {
     let listener = TcpListener::bind(address.as_deref().unwrap_or("127.0.0.1:0")).await?;
     println!("listening on {}", listener.local_addr()?);
 
-    let disk = MemDisk::default();
-    let log = Box::new(MemLog::open(&disk));
-    let checkpoints = Box::new(MemCheckpoints::open(&disk));
     let hub = Hub::new();
-    let replica = replica::start(replica::Config::default(), log, checkpoints, hub.sink()).await?;
+    let replica = replica::start_in_memory(replica::Config::default(), hub.sink()).await?;
     let gate = Gate::new(replica, hub, Limits::default());
     let service = etcd_v3::service(gate, etcd_v3::Options::default());
 

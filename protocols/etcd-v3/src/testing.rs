@@ -2,7 +2,7 @@
 
 use gateway::keyspace::command::{Delete, Op, Put, Txn};
 use gateway::keyspace::{
-    Applied, Command, Entry, Keyspace, LeaseId, Reader, Revision, Span, Stamp, command::Range,
+    Applied, Command, Entry, Keyspace, Reader, Revision, Span, Stamp, command::Range,
 };
 
 /// Applies what it is told to.
@@ -29,10 +29,7 @@ impl World {
     }
 
     pub fn run<const N: usize>(&mut self, then: [Op; N]) -> Applied {
-        self.apply(&Command::Txn(Txn {
-            then: then.into(),
-            ..Txn::default()
-        }))
+        self.apply(&Command::Txn(Txn::unconditional(then.into())))
     }
 
     pub fn compact(&mut self, revision: u64) {
@@ -54,12 +51,7 @@ impl World {
 }
 
 pub fn put(key: &'static str, value: &'static str) -> Op {
-    Op::Put(Put {
-        key: key.into(),
-        value: Some(value.into()),
-        lease: Some(LeaseId::NONE),
-        want_previous: false,
-    })
+    Op::Put(Put::new(key, value))
 }
 
 pub fn delete(key: &'static str) -> Op {

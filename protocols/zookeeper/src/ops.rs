@@ -12,9 +12,7 @@ use bytes::Bytes;
 use gateway::keyspace::LeaseId;
 use gateway::keyspace::access::{Identity, Permissions};
 use gateway::keyspace::change::Cause;
-use gateway::keyspace::node::{
-    Action, Deadline, Kind, NodeAnswer, NodeOp, NodeTest, NodeWrite, Parents, Sequence,
-};
+use gateway::keyspace::node::{Action, Kind, NodeAnswer, NodeOp, NodeTest, NodeWrite, Sequence};
 
 /// The longest time to live that ZooKeeper can keep: it has 40 bits for it.
 const TTL_MS_MAX: i64 = 0xff_ffff_ffff;
@@ -126,12 +124,8 @@ fn step(write: &Write<'_>, frame: &Bytes, caller: Caller<'_>) -> Result<NodeOp, 
             let path = valid(path, frame)?;
             let mut tests = vec![NodeTest::Exists, NodeTest::Allowed(Permissions::WRITE)];
             tests.extend(version_test(*version));
-            let write = NodeWrite {
-                lease: None,
-                deadline: Deadline::Keep,
-                ..value(*data, frame)
-            };
-            Ok(op(path, tests, Action::Write(write), Cause::Set))
+            let write = Action::Write(value(*data, frame));
+            Ok(op(path, tests, write, Cause::Set))
         }
         Write::SetAcl { path, acl, version } => {
             let path = valid(path, frame)?;
@@ -242,16 +236,8 @@ fn op(path: Bytes, tests: Vec<NodeTest>, action: Action, cause: Cause) -> NodeOp
 /// A value to write, which lies in `frame`.
 fn value(data: Option<&[u8]>, frame: &Bytes) -> NodeWrite {
     NodeWrite {
-        value: Some(data.map_or_else(Bytes::new, |data| frame.slice_ref(data))),
         null: data.is_none(),
-        lease: None,
-        deadline: Deadline::Keep,
-        kind: Kind::Plain,
-        acl: None,
-        sequence: None,
-        parents: Parents::Required,
-        reborn: false,
-        silent: false,
+        ..NodeWrite::new(data.map_or_else(Bytes::new, |data| frame.slice_ref(data)))
     }
 }
 

@@ -5,7 +5,6 @@ use gateway::{Gate, Hub, Limits};
 use replica::{Config, Handle};
 use std::net::SocketAddr;
 use std::time::Duration;
-use store::mem::{MemCheckpoints, MemDisk, MemLog};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use zookeeper::jute::Write;
 use zookeeper::reply::framed;
@@ -30,11 +29,8 @@ impl Server {
             election: Duration::from_millis(100),
             ..Config::default()
         };
-        let disk = MemDisk::new();
-        let log = Box::new(MemLog::open(&disk));
-        let checkpoints = Box::new(MemCheckpoints::open(&disk));
         let hub = Hub::new();
-        let replica = replica::start(config, log, checkpoints, hub.sink()).await;
+        let replica = replica::start_in_memory(config, hub.sink()).await;
         let replica = replica.expect("nothing is on the disk that could be wrong");
         let mut status = replica.status_changes();
         let leads = status.wait_for(|status| status.leader != 0);

@@ -103,15 +103,10 @@ fn cost_of_op(op: &Op) -> u64 {
 mod tests {
     use super::*;
     use keyspace::command::{Delete, Put};
-    use keyspace::{LeaseId, Revision, Span};
+    use keyspace::{Revision, Span};
 
     fn put(key: &'static str, value: &'static str) -> Op {
-        Op::Put(Put {
-            key: key.into(),
-            value: Some(value.into()),
-            lease: Some(LeaseId::NONE),
-            want_previous: false,
-        })
+        Op::Put(Put::new(key, value))
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use crate::watch::Hub;
 use keyspace::command::{Op, Put, Txn};
-use keyspace::{Applied, Command, Keyspace, LeaseId, Revision, Stamp};
+use keyspace::{Applied, Command, Keyspace, Revision, Stamp};
 use replica::ChangeSink;
 
 /// A keyspace that publishes.
@@ -48,17 +48,9 @@ impl World {
 }
 
 pub fn put(key: &str) -> Op {
-    Op::Put(Put {
-        key: key.to_owned().into(),
-        value: Some("v".into()),
-        lease: Some(LeaseId::NONE),
-        want_previous: false,
-    })
+    Op::Put(Put::new(key.to_owned(), "v"))
 }
 
 pub fn txn(then: Vec<Op>) -> Command {
-    Command::Txn(Txn {
-        then,
-        ..Txn::default()
-    })
+    Command::Txn(Txn::unconditional(then))
 }

@@ -1,12 +1,11 @@
 //! The gate over one real member, with its disk in memory.
 
 use gateway::keyspace::command::{Nodes, Turn};
-use gateway::keyspace::node::{Action, Deadline, Kind, NodeWrite, Parents};
+use gateway::keyspace::node::{Action, NodeWrite};
 use gateway::keyspace::{Cause, Command, NodeOp, Refusal};
 use gateway::{Gate, Hub, Limits, Principal, SessionKey};
 use replica::{Config, Handle};
 use std::time::Duration;
-use store::mem::{MemCheckpoints, MemDisk, MemLog};
 
 /// A member that leads nobody, and its gate. Stops when it is told to.
 struct Member {
@@ -21,11 +20,8 @@ impl Member {
             election: Duration::from_millis(100),
             ..Config::default()
         };
-        let disk = MemDisk::new();
-        let log = Box::new(MemLog::open(&disk));
-        let checkpoints = Box::new(MemCheckpoints::open(&disk));
         let hub = Hub::new();
-        let replica = replica::start(config, log, checkpoints, hub.sink()).await?;
+        let replica = replica::start_in_memory(config, hub.sink()).await?;
         let gate = Gate::new(replica.clone(), hub, limits);
         Ok(Member { replica, gate })
     }
@@ -68,18 +64,7 @@ fn turn(session: &SessionKey, seq: u64, action: Action) -> Command {
 }
 
 fn write(len_bytes: usize) -> Action {
-    Action::Write(NodeWrite {
-        value: Some(vec![0; len_bytes].into()),
-        null: false,
-        lease: None,
-        deadline: Deadline::Clear,
-        kind: Kind::Plain,
-        acl: None,
-        sequence: None,
-        parents: Parents::Required,
-        reborn: false,
-        silent: false,
-    })
+    Action::Write(NodeWrite::new(vec![0; len_bytes]))
 }
 
 #[tokio::test]

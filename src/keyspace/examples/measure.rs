@@ -6,7 +6,7 @@
 //! other work on the machine disturbs them less.
 
 use keyspace::command::{Op, Put, Range, Txn};
-use keyspace::{Command, End, Keyspace, LeaseId, Reader, Record, Span, Stamp};
+use keyspace::{Command, End, Keyspace, Reader, Record, Span, Stamp};
 use std::hint::black_box;
 
 /// What the server runs on.
@@ -110,16 +110,8 @@ fn key(n: u64) -> String {
 }
 
 fn put(n: u64) -> Command {
-    let put = Put {
-        key: key(n).into(),
-        value: Some(vec![n as u8; 256].into()),
-        lease: Some(LeaseId::NONE),
-        want_previous: false,
-    };
-    Command::Txn(Txn {
-        then: vec![Op::Put(put)],
-        ..Txn::default()
-    })
+    let put = Put::new(key(n), vec![n as u8; 256]);
+    Command::Txn(Txn::unconditional(vec![Op::Put(put)]))
 }
 
 fn cpu_ns() -> u64 {

@@ -171,16 +171,7 @@ mod tests {
     use crate::command::{Op, Put, Txn};
 
     fn nested(levels: usize) -> Command {
-        let put = Op::Put(Put {
-            key: "k".into(),
-            value: Some("v".into()),
-            lease: None,
-            want_previous: false,
-        });
-        let mut txn = Txn {
-            then: vec![put],
-            ..Txn::default()
-        };
+        let mut txn = Txn::unconditional(vec![Op::Put(Put::new("k", "v"))]);
         for _ in 1..levels {
             txn = Txn {
                 otherwise: vec![Op::Txn(txn)],

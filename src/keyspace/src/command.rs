@@ -183,6 +183,14 @@ pub struct Txn {
 }
 
 impl Txn {
+    /// Runs these operations whatever there is.
+    pub fn unconditional(then: Vec<Op>) -> Txn {
+        Txn {
+            then,
+            ..Txn::default()
+        }
+    }
+
     /// The operations that run when the guards hold, or do not.
     pub(crate) fn branch(&self, holds: bool) -> &[Op] {
         if holds { &self.then } else { &self.otherwise }
@@ -400,6 +408,18 @@ pub struct Put {
     /// Answer with the entry that was there before.
     #[n(3)]
     pub want_previous: bool,
+}
+
+impl Put {
+    /// Sets this value, bound to no lease.
+    pub fn new(key: impl Into<Bytes>, value: impl Into<Bytes>) -> Put {
+        Put {
+            key: key.into(),
+            value: Some(value.into()),
+            lease: Some(LeaseId::NONE),
+            want_previous: false,
+        }
+    }
 }
 
 /// Deletes the keys of a span.

@@ -152,6 +152,25 @@ pub struct NodeWrite {
     pub silent: bool,
 }
 
+impl NodeWrite {
+    /// Sets this value; creates a plain node, open to everyone, where none is. Its parent has to be
+    /// there; what it is bound to stays.
+    pub fn new(value: impl Into<Bytes>) -> NodeWrite {
+        NodeWrite {
+            value: Some(value.into()),
+            null: false,
+            lease: None,
+            deadline: Deadline::Keep,
+            kind: Kind::Plain,
+            acl: None,
+            sequence: None,
+            parents: Parents::Required,
+            reborn: false,
+            silent: false,
+        }
+    }
+}
+
 /// What becomes of a node's deadline, after which it ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Deadline {

@@ -32,25 +32,16 @@ impl Ring {
 mod tests {
     use super::*;
     use crate::command::{Command, Op, Put, Txn};
-    use crate::{Keyspace, LeaseId, Revision, Stamp};
+    use crate::{Keyspace, Revision, Stamp};
 
     /// etcd v2's clients resume within the newest thousand; compaction must not take these away.
     #[test]
     fn the_newest_thousand_events_survive_compaction_and_snapshots() {
         let mut keyspace = Keyspace::new();
         for _ in 0..EVENTS_MAX + 5 {
-            let put = Op::Put(Put {
-                key: "/a".into(),
-                value: Some("v".into()),
-                lease: Some(LeaseId::NONE),
-                want_previous: false,
-            });
-            let then = vec![put];
-            let txn = Command::Txn(Txn {
-                then,
-                ..Txn::default()
-            });
-            keyspace.apply(Stamp::default(), &txn);
+            let put = Op::Put(Put::new("/a", "v"));
+            let txn = Txn::unconditional(vec![put]);
+            keyspace.apply(Stamp::default(), &Command::Txn(txn));
         }
         let compact = Command::Compact(Revision(EVENTS_MAX as u64));
         keyspace.apply(Stamp::default(), &compact);

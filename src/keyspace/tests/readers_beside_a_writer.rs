@@ -2,7 +2,7 @@
 //! revision's state as a whole.
 
 use keyspace::command::{Delete, Op, Put, Range, Sort, SortBy, Txn};
-use keyspace::{Answer, Command, End, Keyspace, LeaseId, RangeAnswer, Reader, Refusal, Revision};
+use keyspace::{Answer, Command, End, Keyspace, RangeAnswer, Reader, Refusal, Revision};
 use keyspace::{Span, Stamp};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -17,12 +17,7 @@ fn key(n: u64) -> String {
 }
 
 fn put(key: String, value: u64) -> Op {
-    Op::Put(Put {
-        key: key.into(),
-        value: Some(value.to_string().into()),
-        lease: Some(LeaseId::NONE),
-        want_previous: false,
-    })
+    Op::Put(Put::new(key, value.to_string()))
 }
 
 /// At revision 2, keys 0 to LIVE; each later revision takes the lowest away, adds a next one, and

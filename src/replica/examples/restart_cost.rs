@@ -7,7 +7,7 @@
 
 use anyhow::{Context, Result};
 use keyspace::command::{Op, Put, Txn};
-use keyspace::{Applied, Command, LeaseId, Revision};
+use keyspace::{Applied, Command, Revision};
 use replica::{ChangeSink, Config, Handle};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -90,16 +90,11 @@ async fn fill(handle: &Handle, keys: u64) -> Result<()> {
 }
 
 fn put(n: u64) -> Command {
-    let put = Put {
-        key: format!("/registry/pods/default/{n:010}").into(),
-        value: Some(vec![n as u8; 256].into()),
-        lease: Some(LeaseId::NONE),
-        want_previous: false,
-    };
-    Command::Txn(Txn {
-        then: vec![Op::Put(put)],
-        ..Txn::default()
-    })
+    let put = Put::new(
+        format!("/registry/pods/default/{n:010}"),
+        vec![n as u8; 256],
+    );
+    Command::Txn(Txn::unconditional(vec![Op::Put(put)]))
 }
 
 fn cpu_time() -> Duration {

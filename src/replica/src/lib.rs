@@ -23,7 +23,7 @@ mod transport;
 pub use config::{Config, StartError};
 pub use handle::Handle;
 pub use roster::Member;
-pub use shell::start::start;
+pub use shell::start::{start, start_in_memory};
 pub use transport::PeerService;
 
 use keyspace::{Applied, Command, Revision};

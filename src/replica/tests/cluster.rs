@@ -189,16 +189,24 @@ async fn a_member_that_lags_behind_the_log_gets_a_snapshot() -> anyhow::Result<(
     agree(&nodes.iter().collect::<Vec<_>>()).await
 }
 
+/// A cluster of one, which has made its name known.
+async fn alone() -> anyhow::Result<Vec<Node>> {
+    let nodes = cluster(1, |_| {}).await?;
+    leader(&nodes).await;
+    published(&nodes[0]).await?;
+    Ok(nodes)
+}
+
+async fn published(node: &Node) -> anyhow::Result<()> {
+    let mut published = node.handle().published();
+    published.wait_for(|published| *published).await?;
+    Ok(())
+}
+
 /// kubeadm's way to grow: add as a learner, start, promote.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_learner_joins_catches_up_and_is_promoted() -> anyhow::Result<()> {
-    let mut nodes = cluster(1, |_| {}).await?;
-    leader(&nodes).await;
-    nodes[0]
-        .handle()
-        .published()
-        .wait_for(|published| *published)
-        .await?;
+    let mut nodes = alone().await?;
     put_all(&nodes[0], "a", 20).await?;
     let mut joining = newcomer("late", &nodes)?;
     let urls = joining.config.peer_urls.clone();
@@ -217,11 +225,7 @@ async fn a_learner_joins_catches_up_and_is_promoted() -> anyhow::Result<()> {
 
     joining.start().await?;
     assert_eq!(joining.id(), added.id);
-    joining
-        .handle()
-        .published()
-        .wait_for(|published| *published)
-        .await?;
+    published(&joining).await?;
     assert!(joining.handle().status().learner);
     assert_eq!(range_count(joining.handle()), 20);
     // Asked at the learner, answered by the leader.
@@ -278,13 +282,7 @@ async fn a_member_removed_while_away_stops_when_it_comes_back() -> anyhow::Resul
 /// etcd's strict-reconfig-check in its commonest case: members that did not start yet count.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_change_that_would_cost_the_quorum_is_refused() -> anyhow::Result<()> {
-    let nodes = cluster(1, |_| {}).await?;
-    leader(&nodes).await;
-    nodes[0]
-        .handle()
-        .published()
-        .wait_for(|published| *published)
-        .await?;
+    let nodes = alone().await?;
     let url = |n: u16| vec![format!("http://127.0.0.1:{n}")];
     nodes[0].handle().member_add(url(1), false).await?;
     let third = nodes[0].handle().member_add(url(2), false).await;

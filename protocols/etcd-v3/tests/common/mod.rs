@@ -8,7 +8,6 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::service::TowerToHyperService;
 use replica::{Config, Handle};
 use std::time::Duration;
-use store::mem::{MemCheckpoints, MemDisk, MemLog};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tonic::transport::Channel;
@@ -65,11 +64,8 @@ async fn start(config: Config, limits: Limits, options: Options) -> Server {
         election: Duration::from_millis(100),
         ..config
     };
-    let disk = MemDisk::new();
-    let log = Box::new(MemLog::open(&disk));
-    let checkpoints = Box::new(MemCheckpoints::open(&disk));
     let hub = Hub::new();
-    let replica = replica::start(config, log, checkpoints, hub.sink()).await;
+    let replica = replica::start_in_memory(config, hub.sink()).await;
     let replica = replica.expect("nothing is on the disk that could be wrong");
     let gate = Gate::new(replica.clone(), hub, limits);
     Server {

@@ -4,7 +4,7 @@ use super::watcher::EVENTS_MAX;
 use super::{Gone, Mode, NodeEvent, NodeFigures, NodeWatcher, Once, What, Which};
 use crate::testing::{World, put, txn};
 use keyspace::command::{Attach, Delete, Expired, Grant, Nodes, Op, Put, Session};
-use keyspace::node::{Action, Deadline, Kind, NodeWrite, Parents};
+use keyspace::node::{Action, NodeWrite};
 use keyspace::{
     AccessEntry, AccessList, Cause, Change, Command, Identity, LeaseId, NodeOp, Permissions,
     Revision, Span,
@@ -85,16 +85,8 @@ fn op(path: &str, action: Action) -> NodeOp {
 
 fn write(path: &str, acl: Option<AccessList>) -> NodeOp {
     let write = NodeWrite {
-        value: Some("v".into()),
-        null: false,
-        lease: None,
-        deadline: Deadline::Clear,
-        kind: Kind::Plain,
         acl,
-        sequence: None,
-        parents: Parents::Required,
-        reborn: false,
-        silent: false,
+        ..NodeWrite::new("v")
     };
     op(path, Action::Write(write))
 }
@@ -395,10 +387,8 @@ fn each_step_has_its_own_revision() {
     world.grant(LeaseId(9));
     let bound = |key: &str, lease| {
         Op::Put(Put {
-            key: key.to_owned().into(),
-            value: Some("v".into()),
             lease: Some(LeaseId(lease)),
-            want_previous: false,
+            ..Put::new(key.to_owned(), "v")
         })
     };
     world.run(&txn(vec![bound("/a", 8), bound("/b", 9)]));

@@ -62,14 +62,8 @@ fn write(value: &str) -> NodeWrite {
             .filter(|_| value != "keep")
             .map(|given| if value == "null" { "".into() } else { given }),
         null: value == "null",
-        lease: None,
         deadline: Deadline::Clear,
-        kind: Kind::Plain,
-        acl: None,
-        sequence: None,
-        parents: Parents::Required,
-        reborn: false,
-        silent: false,
+        ..NodeWrite::new("")
     }
 }
 

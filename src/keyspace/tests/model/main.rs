@@ -358,16 +358,7 @@ fn restore_in_runs(
 fn runs_out_of_their_order_are_refused() {
     let mut keyspace = Keyspace::new();
     for key in ["a", "b", "c", "d"] {
-        let put = Op::Put(Put {
-            key: key.into(),
-            value: Some("v".into()),
-            lease: Some(LeaseId::NONE),
-            want_previous: false,
-        });
-        let txn = Txn {
-            then: vec![put],
-            ..Txn::default()
-        };
+        let txn = Txn::unconditional(vec![Op::Put(Put::new(key, "v"))]);
         keyspace.apply(Stamp::default(), &Command::Txn(txn));
     }
     let cut = || keyspace.cut(None).expect("it can be cut");

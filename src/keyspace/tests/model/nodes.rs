@@ -147,10 +147,8 @@ fn command() -> impl Strategy<Value = Command> {
     let key = || prop_oneof![key(), path()];
     let put = (key(), 0i64..3).prop_map(|(key, lease)| {
         Op::Put(Put {
-            key,
-            value: Some("p".into()),
             lease: Some(LeaseId(lease)),
-            want_previous: false,
+            ..Put::new(key, "p")
         })
     });
     let delete = span().prop_map(|span| {

@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, Receiver};
 use std::time::Instant;
+use store::mem::{MemCheckpoints, MemDisk, MemLog};
 use store::{CheckpointStore, LogStore, Mark};
 use tokio::sync::watch;
 
@@ -46,6 +47,18 @@ struct Beginning {
 struct Stored {
     place: Place,
     meta: Meta,
+}
+
+/// Starts a replica whose disk is in memory, for tests and for trying things out: what it holds is
+/// gone with it. See [`start`].
+pub async fn start_in_memory(
+    config: Config,
+    sink: Box<dyn ChangeSink>,
+) -> Result<Handle, StartError> {
+    let disk = MemDisk::new();
+    let log = Box::new(MemLog::open(&disk));
+    let checkpoints = Box::new(MemCheckpoints::open(&disk));
+    start(config, log, checkpoints, sink).await
 }
 
 /// Starts a replica: over what is on the disk, or, when that is empty, as one of the first members

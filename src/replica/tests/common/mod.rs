@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 use keyspace::command::{Attach, Grant, Nodes, Op, Put, Range, Session, Turn, Txn};
-use keyspace::node::{Action, Deadline, Kind, NodeWrite, Parents};
+use keyspace::node::{Action, NodeWrite};
 use keyspace::{Applied, Cause, Command, LeaseId, NodeOp, Revision, Span};
 use parking_lot::{Condvar, Mutex};
 use replica::{ChangeSink, Config, Handle, StartError};
@@ -75,15 +75,11 @@ async fn open_over(
 }
 
 fn put_op(key: &str, value: &str, lease: i64) -> Command {
-    Command::Txn(Txn {
-        then: vec![Op::Put(Put {
-            key: Bytes::copy_from_slice(key.as_bytes()),
-            value: Some(Bytes::copy_from_slice(value.as_bytes())),
-            lease: Some(LeaseId(lease)),
-            want_previous: false,
-        })],
-        ..Txn::default()
-    })
+    let put = Put {
+        lease: Some(LeaseId(lease)),
+        ..Put::new(key.to_owned(), value.to_owned())
+    };
+    Command::Txn(Txn::unconditional(vec![Op::Put(put)]))
 }
 
 pub fn put(key: &str, value: &str) -> Command {
@@ -126,18 +122,6 @@ pub fn attach(lease: i64, attachment: u64, ttl_ms: u64) -> Command {
 
 /// A session's write through a connection, in its turn.
 pub fn write_in_turn(lease: i64, attachment: u64, seq: u64, path: &str) -> Command {
-    let write = NodeWrite {
-        value: Some("v".into()),
-        null: false,
-        lease: None,
-        deadline: Deadline::Clear,
-        kind: Kind::Plain,
-        acl: None,
-        sequence: None,
-        parents: Parents::Required,
-        reborn: false,
-        silent: false,
-    };
     Command::Nodes(Nodes {
         turn: Some(Turn {
             lease: LeaseId(lease),
@@ -148,7 +132,7 @@ pub fn write_in_turn(lease: i64, attachment: u64, seq: u64, path: &str) -> Comma
         ops: vec![NodeOp {
             path: Bytes::copy_from_slice(path.as_bytes()),
             tests: Vec::new(),
-            action: Action::Write(write),
+            action: Action::Write(NodeWrite::new("v")),
             cause: Cause::Set,
         }],
     })
