@@ -18,6 +18,8 @@ mod disk;
 pub mod log;
 pub mod mem;
 mod merge;
+#[cfg(feature = "testing")]
+pub mod small_disk;
 
 /// One entry of the Raft log.
 #[derive(Clone, Debug, PartialEq, Eq)]

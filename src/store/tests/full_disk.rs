@@ -1,46 +1,12 @@
 //! A full disk: a clear fault before anything is acknowledged, and what is there can still be read.
 
 use std::fs;
-use std::path::Path;
-use std::process::Command;
 
 use bytes::Bytes;
 use store::checkpoint::Checkpoints;
 use store::log::{Log, LogOptions};
+use store::small_disk::SmallDisk;
 use store::{CheckpointStore, Fault, ImageSink, LogEntry, LogReader, LogStore, Mark, Record, Vote};
-
-/// A small file system in memory, for as long as the test runs.
-struct SmallDisk(tempfile::TempDir);
-
-impl SmallDisk {
-    /// `None`, and a line on the test's output, where this process must not mount.
-    fn mount(bytes: u64) -> Option<SmallDisk> {
-        let dir = tempfile::tempdir().unwrap();
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &format!("size={bytes}"), "tmpfs"])
-            .arg(dir.path())
-            .status();
-        if mounted.is_ok_and(|status| status.success()) {
-            return Some(SmallDisk(dir));
-        }
-        eprintln!("SKIPPED: mounting a small file system needs root");
-        None
-    }
-
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let unmounted = Command::new("umount")
-            .arg("--lazy")
-            .arg(self.path())
-            .status();
-        assert!(unmounted.is_ok_and(|status| status.success()));
-    }
-}
 
 fn entry(index: u64) -> LogEntry {
     LogEntry {
@@ -63,8 +29,7 @@ fn log_on_a_full_disk_refuses_stays_readable_and_goes_on_when_there_is_room() {
     let Some(disk) = SmallDisk::mount(512 << 10) else {
         return;
     };
-    let filler = disk.path().join("filler");
-    fs::write(&filler, vec![0; 200 << 10]).unwrap();
+    disk.fill(Some(200 << 10));
     let dir = disk.path().join("log");
     let mut log = Log::open(&dir, options()).unwrap();
     let mut index = 0;
@@ -90,7 +55,7 @@ fn log_on_a_full_disk_refuses_stays_readable_and_goes_on_when_there_is_room() {
     let mut log = Log::open(&dir, options()).unwrap();
     assert_eq!(log.entries(1, index + 1, u64::MAX).unwrap(), all);
     assert!(log.append(&[entry(index + 1)], Vote::default()).is_err());
-    fs::remove_file(filler).unwrap();
+    disk.make_room();
     log.append(&[entry(index + 1)], Vote::default()).unwrap();
     drop(log);
     assert_eq!(Log::open(&dir, options()).unwrap().last_index(), index + 1);
@@ -128,8 +93,7 @@ fn checkpoints_on_a_full_disk_stay_what_they_were_and_go_on_when_there_is_room()
     let mut store = Checkpoints::open(&dir).unwrap();
     let small = records(10, 100);
     write_image(&mut store, 10, small.clone()).unwrap();
-    let filler = disk.path().join("filler");
-    fs::write(&filler, vec![0; 12 << 20]).unwrap();
+    disk.fill(Some(12 << 20));
 
     let fault = write_image(&mut store, 20, records(10_000, 1000)).unwrap_err();
     assert!(fault.cause.contains("free space"), "{fault}");
@@ -148,7 +112,7 @@ fn checkpoints_on_a_full_disk_stay_what_they_were_and_go_on_when_there_is_room()
         small
     );
 
-    fs::remove_file(filler).unwrap();
+    disk.make_room();
     write_image(&mut store, 20, small.clone()).unwrap();
     assert!(store.increment(20, mark(30), small).unwrap());
     drop(store);

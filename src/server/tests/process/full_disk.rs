@@ -4,10 +4,7 @@
 use crate::server::Server;
 use proto::etcdserverpb::kv_client::KvClient;
 use proto::etcdserverpb::{PutRequest, RangeRequest};
-use std::fs::{self, File};
-use std::io::Write;
-use std::path::Path;
-use std::process::Command;
+use store::small_disk::SmallDisk;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
@@ -17,55 +14,6 @@ const DISK_BYTES: u64 = 320 << 20;
 const VALUE_BYTES: usize = 1 << 20;
 /// More values than the disk has room for.
 const VALUES_MAX: usize = 2 * DISK_BYTES as usize / VALUE_BYTES;
-
-/// A small file system in memory, for as long as the test runs.
-struct SmallDisk(tempfile::TempDir);
-
-impl SmallDisk {
-    /// `None`, and a line on the test's output, where this process must not mount.
-    fn mount() -> Option<SmallDisk> {
-        let dir = tempfile::tempdir().expect("a directory");
-        let options = format!("size={DISK_BYTES}");
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &options, "tmpfs"])
-            .arg(dir.path())
-            .status();
-        if mounted.is_ok_and(|status| status.success()) {
-            return Some(SmallDisk(dir));
-        }
-        eprintln!("SKIP: mounting a small file system needs root");
-        None
-    }
-
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-
-    /// Takes all the room there is.
-    fn fill(&self) {
-        let mut filler = File::create(self.filler()).expect("room for a name");
-        let block = vec![0; 64 << 10];
-        while filler.write_all(&block).is_ok() {}
-    }
-
-    fn make_room(&self) {
-        fs::remove_file(self.filler()).expect("it was made");
-    }
-
-    fn filler(&self) -> std::path::PathBuf {
-        self.path().join("filler")
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let unmounted = Command::new("umount")
-            .arg("--lazy")
-            .arg(self.path())
-            .status();
-        assert!(unmounted.is_ok_and(|status| status.success()));
-    }
-}
 
 async fn put(kv: &mut KvClient<Channel>, number: usize) -> Result<(), Status> {
     let put = PutRequest {
@@ -98,14 +46,14 @@ async fn nor_does_one_that_is_full_of_checkpoints() {
 }
 
 async fn fill_and_return(flags: &[&str]) {
-    let Some(disk) = SmallDisk::mount() else {
+    let Some(disk) = SmallDisk::mount(DISK_BYTES) else {
         return;
     };
     let data = disk.path().join("d");
     let mut server = Server::start(&data, flags);
     let mut kv = server.kv().await;
     put(&mut kv, 0).await.expect("there is room");
-    disk.fill();
+    disk.fill(None);
     let mut acknowledged = 1;
     let refused = loop {
         assert!(acknowledged < VALUES_MAX, "the disk is never full");
