@@ -1,12 +1,13 @@
 //! The clients' side of the world: asking, being answered, losing patience.
 
+use crate::agenda::Event;
 use crate::checker::kv::{Op, Reply, Request, Response, Txn};
 use crate::failure::Failure;
 use crate::member::{Answer, Input, Token};
 use crate::plant::Plant;
 use crate::translate;
 use crate::workload::{Call, LocalRead};
-use crate::world::{Event, World};
+use crate::world::World;
 use keyspace::{LeaseId, Reader, Refusal};
 use replica::expiry::Renewal;
 use std::ops::Range;

@@ -7,6 +7,7 @@
 //! Start with [`run::run`], the three parts of a run; then [`world`], where everything that happens is
 //! an event; then [`checker`], the judges of what is left behind.
 
+pub mod agenda;
 pub mod checker;
 pub mod clients;
 pub mod failure;

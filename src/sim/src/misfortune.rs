@@ -1,11 +1,12 @@
 //! The world's misfortune: faults begin and are mended.
 
+use crate::agenda::{Event, Mend};
 use crate::failure::Failure;
 use crate::faults::{self, Fault};
 use crate::host::Death;
 use crate::member::Input;
 use crate::net::FAIR;
-use crate::world::{Event, Mend, World};
+use crate::world::World;
 use replica::roster::MemberChange;
 use store::mem::Faults as DiskFaults;
 

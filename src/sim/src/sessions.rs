@@ -1,13 +1,14 @@
 //! Clients that hold sessions: each writes through one connection without waiting for answers, and
 //! goes on through another whenever that breaks, or when it feels like it.
 
+use crate::agenda::Event;
 use crate::checker::turns::{Effect, Write};
 use crate::failure::Failure;
 use crate::member::{Answer, Done, Input, Token};
 use crate::plant::Plant;
 use crate::rng::Rng;
 use crate::workload::TTLS_MS;
-use crate::world::{Event, World};
+use crate::world::World;
 use keyspace::command::{Attach, Grant, Nodes, Session, Turn};
 use keyspace::node::Action;
 use keyspace::{Applied, Cause, Command, LeaseId, NodeOp, Refusal};

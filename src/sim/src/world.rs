@@ -1,6 +1,7 @@
 //! One world: machines, a network and clients under virtual time. Everything that happens is an
 //! event in one queue; equal seeds give equal queues.
 
+use crate::agenda::{Agenda, Event, Mend};
 use crate::checker::kv::{Lease, Request, Response};
 use crate::clients::Client;
 use crate::failure::Failure;
@@ -20,8 +21,7 @@ use keyspace::Command;
 use keyspace::command::Expired;
 use replica::Member as Membership;
 use replica::roster::{MemberChange, Roster};
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::BTreeMap;
 
 /// Clients that ask at the same time.
 const CLIENTS: u32 = 8;
@@ -49,55 +49,6 @@ pub struct Options {
     pub trace_lines: usize,
 }
 
-/// Something that is due.
-#[derive(Debug)]
-pub enum Event {
-    /// A tick of a member's clock, in one of its runs.
-    Tick(u64, u64),
-    /// Something reaches a member.
-    Arrive(u64, Input),
-    /// A disk has done its work, for one run.
-    Disk(u64, u64),
-    /// A client does something.
-    Call(u32),
-    /// A client's patience ends, if it still waits for this.
-    GiveUp(u32, u64),
-    /// Something breaks.
-    Break,
-    /// Something is mended.
-    Mend(Mend),
-    /// A client with a session does something.
-    Act(usize),
-    /// A watcher takes a piece of history.
-    CatchUp(usize),
-    /// Hosts follow the roster, and watchers are told how far they are.
-    Care,
-}
-
-/// What is mended.
-#[derive(Clone, Copy, Debug)]
-pub enum Mend {
-    /// A machine is started.
-    Start(u64),
-    /// All links carry again.
-    Links,
-    /// The weather is fair.
-    Weather,
-    /// A disk is fast.
-    Disk(u64),
-    /// A disk has room.
-    Room(u64),
-    /// A process goes on.
-    Resume(u64),
-}
-
-/// An event and when it is due; equal times go in the order in which they were planned.
-struct Due {
-    at: u64,
-    nth: u64,
-    event: Event,
-}
-
 /// What is known of a lease.
 #[derive(Clone, Copy, Debug)]
 pub struct LeaseLine {
@@ -113,8 +64,7 @@ pub struct World {
     pub options: Options,
     /// Microseconds since the world began.
     pub now: u64,
-    due: BinaryHeap<Reverse<Due>>,
-    planned: u64,
+    agenda: Agenda,
     pub(crate) rng: Rng,
     /// What happened.
     pub trace: Trace,
@@ -152,8 +102,7 @@ impl World {
             .collect();
         let mut world = World {
             now: 0,
-            due: BinaryHeap::new(),
-            planned: 0,
+            agenda: Agenda::default(),
             trace: Trace::new(options.trace_lines),
             net,
             faults,
@@ -192,12 +141,7 @@ impl World {
 
     /// Plans an event for so many microseconds from now.
     pub(crate) fn plan(&mut self, after: u64, event: Event) {
-        self.planned += 1;
-        self.due.push(Reverse(Due {
-            at: self.now + after,
-            nth: self.planned,
-            event,
-        }));
+        self.agenda.plan(self.now + after, event);
     }
 
     /// A new machine, to be started after a while.
@@ -216,9 +160,9 @@ impl World {
 
     /// Lets the next event happen.
     pub fn step(&mut self) -> Result<(), Failure> {
-        let Reverse(due) = self.due.pop().expect("clocks tick for ever");
-        self.now = due.at;
-        match due.event {
+        let (at, event) = self.agenda.take_next().expect("clocks tick for ever");
+        self.now = at;
+        match event {
             Event::Tick(id, run) => self.tick(id, run),
             Event::Arrive(id, input) => self.arrive(id, input),
             Event::Disk(id, run) => self.disk(id, run),
@@ -698,23 +642,3 @@ fn tamper(plant: Option<Plant>, watcher: &mut Watcher, rng: &mut Rng) {
         _ => messages.push(last),
     }
 }
-
-impl Ord for Due {
-    fn cmp(&self, other: &Due) -> std::cmp::Ordering {
-        (self.at, self.nth).cmp(&(other.at, other.nth))
-    }
-}
-
-impl PartialOrd for Due {
-    fn partial_cmp(&self, other: &Due) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for Due {
-    fn eq(&self, other: &Due) -> bool {
-        self.cmp(other).is_eq()
-    }
-}
-
-impl Eq for Due {}
