@@ -2,13 +2,14 @@
 
 use std::fs;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use proto::etcdserverpb::kv_client::KvClient;
 use proto::etcdserverpb::{PutRequest, RangeRequest};
 use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
 use tonic::transport::Channel;
 
 /// The kernel counts a process's time in these.
@@ -88,44 +89,57 @@ impl Process {
 /// succeed.
 pub struct Witness {
     stop: Arc<AtomicBool>,
+    calls: Arc<AtomicUsize>,
     task: JoinHandle<Result<Vec<Duration>>>,
 }
 
 impl Witness {
     /// Begins.
     pub fn start(channel: Channel) -> Witness {
-        let stop = Arc::new(AtomicBool::new(false));
-        let task = tokio::spawn(testify(channel, stop.clone()));
-        Witness { stop, task }
+        let (stop, calls) = (Arc::default(), Arc::default());
+        let task = tokio::spawn(testify(channel, Arc::clone(&stop), Arc::clone(&calls)));
+        Witness { stop, calls, task }
+    }
+
+    /// How often it was served.
+    pub fn calls(&self) -> usize {
+        self.calls.load(Ordering::Relaxed)
     }
 
     /// Ends, and answers how long the slowest of a hundred calls took at most.
     ///
     /// # Errors
     /// When a call failed.
-    pub async fn finish(self) -> Result<Duration> {
+    pub async fn finish(&mut self) -> Result<Duration> {
         self.stop.store(true, Ordering::Relaxed);
-        let mut took = self.task.await??;
+        let mut took = (&mut self.task).await??;
         ensure!(!took.is_empty(), "nobody else called");
         took.sort_unstable();
         Ok(took[(took.len() - 1) * 99 / 100])
     }
 }
 
-async fn testify(channel: Channel, stop: Arc<AtomicBool>) -> Result<Vec<Duration>> {
+async fn testify(
+    channel: Channel,
+    stop: Arc<AtomicBool>,
+    calls: Arc<AtomicUsize>,
+) -> Result<Vec<Duration>> {
     let mut kv = KvClient::new(channel);
     let mut took = Vec::new();
+    let mut pace = tokio::time::interval(PACE);
+    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
+        pace.tick().await;
         // Once more after the end, so that it has seen what came last.
         let last = stop.load(Ordering::Relaxed);
         let began = Instant::now();
         let served = tokio::time::timeout(SERVED_WITHIN, put_and_get(&mut kv, took.len()));
         served.await.context("another client was not served")??;
         took.push(began.elapsed());
+        calls.store(took.len(), Ordering::Relaxed);
         if last {
             return Ok(took);
         }
-        tokio::time::sleep(PACE).await;
     }
 }
 

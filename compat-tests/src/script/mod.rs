@@ -20,9 +20,11 @@ mod etcd;
 mod zookeeper;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
+use goldenscript::Command;
 use tokio::runtime::Handle;
 
 use crate::oracle::{Cluster, Kind, Protocol};
@@ -122,5 +124,26 @@ impl Script {
                 zookeeper::Session::new(cluster, runtime, asked).run_script(self)
             }
         }
+    }
+}
+
+/// `kill` or `restart`, done to some members.
+fn reboot(cluster: &mut Cluster, verb: &str, members: Range<usize>) -> Result<()> {
+    for index in members {
+        match verb {
+            "kill" => cluster.kill(index),
+            _ => cluster.restart(index)?,
+        }
+    }
+    Ok(())
+}
+
+/// A reply as a script shows it. A block shows all its replies together, so each says what it
+/// answers.
+fn shown(command: &Command, reply: String) -> String {
+    match reply.strip_prefix('\n') {
+        None if reply.is_empty() => reply,
+        None => format!("{command} → {reply}"),
+        Some(lines) => format!("{command} →\n{lines}"),
     }
 }

@@ -26,8 +26,8 @@ use tonic::metadata::{MetadataKey, MetadataValue};
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
-use super::Script;
 use super::args::{Args, to_bytes};
+use super::{Script, reboot, shown};
 use crate::oracle::Cluster;
 use mask::Mask;
 use streams::{KeepAliveStream, WatchStream};
@@ -204,12 +204,7 @@ impl<'a> Session<'a> {
             let index = self.member_index(&word).await?;
             index..index + 1
         };
-        for index in members {
-            match name {
-                "kill" => self.cluster.kill(index),
-                _ => self.cluster.restart(index)?,
-            }
-        }
+        reboot(self.cluster, name, members)?;
         Ok(String::new())
     }
 }
@@ -220,12 +215,7 @@ impl Runner for Session<'_> {
     fn run(&mut self, command: &Command, _: &Context) -> Result<String, Box<dyn Error>> {
         let runtime = self.runtime;
         let reply = runtime.block_on(self.command(command))?;
-        // A block shows all its replies together, so each says what it answers.
-        Ok(if reply.is_empty() {
-            reply
-        } else {
-            format!("{command} → {reply}")
-        })
+        Ok(shown(command, reply))
     }
 }
 

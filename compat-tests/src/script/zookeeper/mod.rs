@@ -16,7 +16,8 @@
 //! kill N, restart N, await ready      N may be `all`
 //! ```
 //!
-//! `times=20 every=50` lets so many milliseconds pass after each time. Data is bytes, paths are
+//! `times=20 every=50` lets so many milliseconds pass between one time and the next, for a session's
+//! time has to run while something renews it. Data is bytes, paths are
 //! UTF-8. What of a reply is named or left out says `names.rs`. A script
 //! starts on an empty tree.
 
@@ -36,8 +37,8 @@ use anyhow::{Context as _, Result, bail, ensure};
 use goldenscript::{Command, Context, Runner};
 use tokio::runtime::Handle;
 
-use super::Script;
 use super::args::{Args, to_bytes};
+use super::{Script, reboot, shown};
 use crate::oracle::Cluster;
 use connection::{Connection, Incoming};
 use jute::{Fields, Record};
@@ -110,9 +111,11 @@ impl<'a> Session<'a> {
             } else {
                 args.clone()
             };
+            if index > 0 {
+                std::thread::sleep(pause);
+            }
             output = self.dispatch(&command.name, &mut args)?;
             args.finish()?;
-            std::thread::sleep(pause);
         }
         self.asked = before;
         Ok(output)
@@ -343,12 +346,7 @@ impl<'a> Session<'a> {
             let index = (word.parse::<usize>()? - 1) % count;
             index..index + 1
         };
-        for index in members {
-            match name {
-                "kill" => self.cluster.kill(index),
-                _ => self.cluster.restart(index)?,
-            }
-        }
+        reboot(self.cluster, name, members)?;
         Ok(String::new())
     }
 }
@@ -358,12 +356,7 @@ impl Runner for Session<'_> {
 
     fn run(&mut self, command: &Command, _: &Context) -> Result<String, Box<dyn Error>> {
         let reply = self.command(command)?;
-        // A block shows all its replies together, so each says what it answers.
-        Ok(match reply.strip_prefix('\n') {
-            None if reply.is_empty() => reply,
-            None => format!("{command} → {reply}"),
-            Some(lines) => format!("{command} →\n{lines}"),
-        })
+        Ok(shown(command, reply))
     }
 }
 
