@@ -35,6 +35,10 @@ enum Command {
         /// How many clusters run at once.
         #[arg(long, default_value_t = 2)]
         jobs: usize,
+        /// A flag that Triglot is started with beside those of the scenarios, and that must not
+        /// change what is answered.
+        #[arg(long, allow_hyphen_values = true)]
+        with: Vec<String>,
     },
     /// Run a command while a cluster serves, with its client URLs in ENDPOINTS, its connect string
     /// for ZooKeeper's clients in ZOOKEEPER, and in TARGET what serves.
@@ -83,6 +87,7 @@ fn main() -> Result<ExitCode> {
             filter,
             update,
             jobs,
+            with,
         } => {
             let plan = Plan {
                 targets: target,
@@ -90,6 +95,7 @@ fn main() -> Result<ExitCode> {
                 filter,
                 update,
                 jobs,
+                with,
             };
             compat_tests::run::run(&plan, runtime.handle())?
         }

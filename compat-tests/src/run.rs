@@ -25,6 +25,9 @@ pub struct Plan {
     pub update: bool,
     /// How many clusters run at once.
     pub jobs: usize,
+    /// Flags that Triglot is started with beside those of the scripts: what is answered must not
+    /// depend on them.
+    pub with: Vec<String>,
 }
 
 /// How many scripts passed and failed.
@@ -108,6 +111,7 @@ pub fn run(plan: &Plan, runtime: &Handle) -> Result<Tally> {
                         size,
                         protocol,
                         update: plan.update,
+                        with: &plan.with,
                         runtime,
                     }
                     .run(&scripts);
@@ -125,6 +129,7 @@ struct Target<'a> {
     size: usize,
     protocol: Protocol,
     update: bool,
+    with: &'a [String],
     runtime: &'a Handle,
 }
 
@@ -199,12 +204,16 @@ impl Target<'_> {
 
     /// What the script's servers are started with: its own flags, or those of all shared servers.
     fn flags(&self, script: &Script) -> Vec<String> {
-        if script.own_servers {
+        let mut flags = if script.own_servers {
             script.flags.clone()
         } else {
             let shared = self.protocol.shared_flags().iter();
             shared.map(|flag| (*flag).to_owned()).collect()
+        };
+        if self.kind == Kind::Triglot {
+            flags.extend_from_slice(self.with);
         }
+        flags
     }
 
     fn judge(&self, script: &Script, replies: &str) -> Result<()> {

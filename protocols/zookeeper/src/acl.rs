@@ -1,5 +1,7 @@
 //! Access lists and identities: ZooKeeper's schemes, in and out.
 
+use crate::Arrival;
+use crate::config::Options;
 use crate::errors::Code;
 use crate::jute::Write;
 use crate::record::Acl;
@@ -66,8 +68,57 @@ fn is_meaningful(scheme: &str, id: &str) -> bool {
         // Java's `split` forgets empty parts at the end.
         "digest" => id.trim_end_matches(':').split(':').count() == 2,
         "ip" => is_network(id),
+        "x509" => is_name(id),
         _ => false,
     }
+}
+
+/// The types of attributes that Java knows in names, beside numbers.
+const ATTRIBUTES: [&str; 21] = [
+    "CN",
+    "C",
+    "L",
+    "S",
+    "ST",
+    "O",
+    "OU",
+    "T",
+    "IP",
+    "STREET",
+    "DC",
+    "DNQUALIFIER",
+    "DNQ",
+    "SURNAME",
+    "GIVENNAME",
+    "INITIALS",
+    "GENERATION",
+    "EMAILADDRESS",
+    "UID",
+    "SERIALNUMBER",
+    "EMAIL",
+];
+
+/// Whether this is the name of a certificate's owner: attributes with values, or nothing.
+fn is_name(id: &str) -> bool {
+    let mut quoted = false;
+    let mut escaped = false;
+    let mut parts = id.split(|character: char| {
+        let splits = matches!(character, ',' | ';' | '+') && !quoted && !escaped;
+        quoted ^= character == '"' && !escaped;
+        escaped = character == '\\' && !escaped;
+        splits
+    });
+    id.is_empty()
+        || parts.all(|part| {
+            let Some((kind, _)) = part.split_once('=') else {
+                return false;
+            };
+            let kind = kind.trim().to_ascii_uppercase();
+            let number = kind.strip_prefix("OID.").unwrap_or(&kind);
+            let is_number = number.split('.').count() > 1
+                && number.split('.').all(|part| part.parse::<u64>().is_ok());
+            is_number || ATTRIBUTES.contains(&kind.as_str())
+        })
 }
 
 /// Whether this is an address, perhaps with the number of bits that count.
@@ -83,11 +134,40 @@ fn is_network(id: &str) -> bool {
     bits.is_none_or(|bits| bits.parse::<u8>().is_ok_and(|bits| bits <= width))
 }
 
+/// Who a client is by its connection.
+pub struct Inborn {
+    address: Identity,
+    /// By its certificate; and who may do everything, if that is such a one's.
+    certificate: Vec<Identity>,
+}
+
+impl Inborn {
+    /// Who came so.
+    pub fn of(arrival: &Arrival, options: &Options) -> Inborn {
+        let mut certificate = Vec::new();
+        if let Some(subject) = &arrival.subject {
+            if options.super_subject.as_ref() == Some(subject) {
+                certificate.push(Identity::new(SUPER, &**subject));
+            }
+            certificate.push(Identity::new("x509", &**subject));
+        }
+        Inborn {
+            address: Identity::new("ip", arrival.peer.ip().to_canonical().to_string()),
+            certificate,
+        }
+    }
+
+    /// All of them.
+    pub fn ids(&self) -> impl Iterator<Item = &Identity> {
+        std::iter::once(&self.address).chain(&self.certificate)
+    }
+}
+
 /// The identities that a proof makes; none if it is none.
 pub fn authenticate(
     scheme: &str,
     token: &[u8],
-    peer: &Identity,
+    inborn: &Inborn,
     super_digest: Option<&str>,
 ) -> Option<Vec<Identity>> {
     match scheme {
@@ -102,7 +182,8 @@ pub fn authenticate(
                     .collect(),
             )
         }
-        "ip" => Some(vec![peer.clone()]),
+        "ip" => Some(vec![inborn.address.clone()]),
+        "x509" => Some(inborn.certificate.clone()).filter(|ids| !ids.is_empty()),
         _ => None,
     }
 }
@@ -186,6 +267,11 @@ mod tests {
             ("ip", "::1", true),
             ("ip", "::1/129", false),
             ("ip", "host", false),
+            ("x509", "CN=a,O=b c,1.2.3=#0c", true),
+            ("x509", "cn=a\\,b+OU=\"c,d\"", true),
+            ("x509", "", true),
+            ("x509", "CN=a,b", false),
+            ("x509", "name=a", false),
             ("sasl", "a", false),
             ("super", "", false),
         ] {
@@ -217,11 +303,41 @@ mod tests {
 
     #[test]
     fn a_super_user_is_known_by_the_digest() {
-        let peer = Identity::new("ip", "127.0.0.1");
+        let inborn = Inborn::of(&arrival(None), &Options::default());
         let known = Some("super:xQJmxLMiHGwaqBvst5y6rkB6HQs=");
-        let ids = |token| authenticate("digest", token, &peer, known).expect("never fails");
+        let ids = |token| authenticate("digest", token, &inborn, known).expect("never fails");
         assert!(is_super(&ids(b"super:admin")));
         assert!(!is_super(&ids(b"super:other")));
-        assert_eq!(authenticate("world", b"", &peer, known), None);
+        assert_eq!(authenticate("world", b"", &inborn, known), None);
+    }
+
+    fn arrival(subject: Option<&str>) -> Arrival {
+        Arrival {
+            subject: subject.map(str::to_owned),
+            ..Arrival::plain(([127, 0, 0, 1], 1).into())
+        }
+    }
+
+    #[test]
+    fn a_certificate_is_an_identity() {
+        let options = Options {
+            super_subject: Some("CN=root".to_owned()),
+            ..Options::default()
+        };
+        let ids = |subject| {
+            let inborn = Inborn::of(&arrival(subject), &options);
+            let text = |id: &Identity| format!("{}:{}", id.scheme, id.id);
+            let born: Vec<_> = inborn.ids().map(text).collect();
+            let shown = authenticate("x509", b"", &inborn, None);
+            (born, shown.map(|ids| is_super(&ids)))
+        };
+        assert_eq!(ids(None), (vec!["ip:127.0.0.1".to_owned()], None));
+        let (born, shown) = ids(Some("CN=a"));
+        assert_eq!(
+            (&born[1..], shown),
+            (&["x509:CN=a".to_owned()][..], Some(false))
+        );
+        let (born, shown) = ids(Some("CN=root"));
+        assert_eq!((born.len(), shown), (3, Some(true)));
     }
 }

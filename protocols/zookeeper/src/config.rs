@@ -1,10 +1,13 @@
 //! What an operator may set, under ZooKeeper's names and with its defaults.
 
+use crate::mount::Mount;
 use std::time::Duration;
 
 /// The settings.
 #[derive(Clone, Debug)]
 pub struct Options {
+    /// Where `/` lies in the shared keyspace.
+    pub mount: Mount,
     /// `tickTime`: what the bounds of sessions are measured in.
     pub tick: Duration,
     /// `minSessionTimeout`; none is two ticks.
@@ -13,29 +16,60 @@ pub struct Options {
     pub session_timeout_max: Option<Duration>,
     /// `maxClientCnxns`: connections from one address; 0 is any number.
     pub connections_per_address_max: usize,
+    /// `maxCnxns`: connections in all; 0 is any number.
+    pub connections_max: usize,
     /// `jute.maxbuffer`: bytes of one request.
     pub frame_bytes_max: usize,
     /// `extendedTypesEnabled`: whether nodes may end when idle.
     pub extended_types: bool,
     /// `DigestAuthenticationProvider.superDigest`: who may do everything.
     pub super_digest: Option<String>,
+    /// `X509AuthenticationProvider.superUser`: whose certificate lets do everything.
+    pub super_subject: Option<String>,
     /// `skipACL`: access lists are kept but not looked at.
     pub skip_acl: bool,
+    /// Where clients connect, for those who ask; none if nowhere.
+    pub client_port: Option<u16>,
+    /// The same by TLS.
+    pub secure_client_port: Option<u16>,
+    /// Where the data lies, for those who ask.
+    pub data_dir: String,
+    /// The configuration file's text, for those who ask.
+    pub initial_configuration: String,
+    /// What the process may open, and has open.
+    pub files: fn() -> Option<OpenFiles>,
     /// `4lw.commands.whitelist`: the four-letter words that are answered; `*` is all.
     pub words: Vec<String>,
+}
+
+/// Files of the process, sockets included.
+#[derive(Clone, Copy, Debug)]
+pub struct OpenFiles {
+    /// How many are open.
+    pub open: u64,
+    /// How many may be.
+    pub max: u64,
 }
 
 impl Default for Options {
     fn default() -> Self {
         Options {
+            mount: Mount::default(),
             tick: Duration::from_millis(3000),
             session_timeout_min: None,
             session_timeout_max: None,
             connections_per_address_max: 60,
+            connections_max: 0,
             frame_bytes_max: crate::frame::FRAME_BYTES_MAX,
             extended_types: false,
             super_digest: None,
+            super_subject: None,
             skip_acl: false,
+            client_port: None,
+            secure_client_port: None,
+            data_dir: String::new(),
+            initial_configuration: String::new(),
+            files: || None,
             words: vec!["srvr".to_owned()],
         }
     }
@@ -60,11 +94,13 @@ impl Options {
             .min(bound(self.timeout_max()))
     }
 
-    /// Whether a four-letter word is answered.
+    /// Whether a four-letter word is answered. `srvr` is, whatever the list says.
     pub fn allows(&self, word: &str) -> bool {
-        self.words
-            .iter()
-            .any(|allowed| allowed == "*" || allowed == word)
+        word == "srvr"
+            || self
+                .words
+                .iter()
+                .any(|allowed| allowed == "*" || allowed == word)
     }
 }
 

@@ -1,14 +1,17 @@
 //! A connection's beginning: a four-letter word, or the handshake that opens a session or resumes one.
 
-use crate::Shared;
 use crate::frame;
 use crate::handshake::{self, PASSWORD_BYTES, Welcome};
 use crate::session::Session;
 use crate::stats::{Batch, Entered};
-use crate::words::{Office, Word};
+use crate::tally::Op;
+use crate::words::Word;
+use crate::{Arrival, Shared};
 use bytes::{Bytes, BytesMut};
-use gateway::keyspace::LeaseId;
-use std::net::SocketAddr;
+use gateway::keyspace::command::Nodes;
+use gateway::keyspace::node::NodeRefusal;
+use gateway::keyspace::{Command, LeaseId, Refusal};
+use gateway::{Error, Principal, Unavailable};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -17,26 +20,15 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Serves a connection.
-pub async fn converse<S>(
-    shared: &Shared,
-    mut stream: S,
-    peer: SocketAddr,
-    port: u16,
-    entered: Entered<'_>,
-) where
+pub async fn converse<S>(shared: &Shared, mut stream: S, arrival: &Arrival, entered: Entered<'_>)
+where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut read = BytesMut::new();
     let hello = tokio::time::timeout(PATIENCE, hello(shared, &mut stream, &mut read)).await;
     match hello {
         Ok(Some(Hello::Word(word))) => {
-            let office = Office {
-                gate: &shared.gate,
-                options: &shared.options,
-                stats: &shared.stats,
-                port,
-            };
-            let answer = office.answer(word);
+            let answer = shared.office().answer(word);
             // Who asks does not always wait for the answer.
             stream.write_all(answer.as_bytes()).await.ok();
             // Once it sees the end, this connection counts no more.
@@ -44,7 +36,7 @@ pub async fn converse<S>(
             stream.shutdown().await.ok();
         }
         Ok(Some(Hello::Connect(frame))) => {
-            if let Some(mut session) = open(shared, &mut stream, peer, &entered, &frame).await {
+            if let Some(mut session) = open(shared, &mut stream, arrival, &entered, &frame).await {
                 session.read = read;
                 session.run().await;
             }
@@ -83,7 +75,7 @@ async fn hello(
 async fn open<'a, S>(
     shared: &'a Shared,
     stream: &'a mut S,
-    peer: SocketAddr,
+    arrival: &Arrival,
     entered: &'a Entered<'a>,
     frame: &[u8],
 ) -> Option<Session<'a, S>>
@@ -94,9 +86,10 @@ where
     let connect = handshake::parse(frame)?;
     let revision = shared.gate.reader().revision();
     if connect.zxid > revision.0.cast_signed() {
-        tracing::debug!(%peer, zxid = connect.zxid, "client has seen a newer state than there is");
+        tracing::debug!(peer = %arrival.peer, zxid = connect.zxid, "client has seen a newer state than there is");
         return None;
     }
+    make_root(shared).await.ok()?;
     let timeout_ms = shared.options.negotiate_ms(connect.timeout_ms);
     let ttl_ms = u64::from(timeout_ms.unsigned_abs());
     let key = match connect.session {
@@ -124,15 +117,46 @@ where
     };
     welcome.encode(&mut wire, tells_read_only);
     stream.write_all(&wire).await.ok()?;
+    stream.flush().await.ok()?;
     let client = &entered.client;
     client.session.store(key.id.0, Relaxed);
     client.timeout_ms.store(ttl_ms, Relaxed);
-    entered.note(&Batch {
+    let batch = Batch {
         began,
         requests: 1,
         events: 0,
         last_xid: 0,
+        last_op: Some(Op::CreateSession),
         revision,
+    };
+    shared
+        .stats
+        .tally
+        .note([Op::CreateSession].into_iter(), batch.took_ms());
+    entered.note(&batch);
+    Some(Session::new(shared, stream, arrival, entered, key))
+}
+
+/// Makes the root that clients see where it lies at a node that is missing. Whoever else makes it at
+/// the same time has done as well.
+async fn make_root(shared: &Shared) -> Result<(), Unavailable> {
+    let ops = shared.options.mount.steps(shared.gate.reader());
+    if ops.is_empty() {
+        return Ok(());
+    }
+    let nodes = Command::Nodes(Nodes {
+        turn: None,
+        by: None,
+        ops,
     });
-    Some(Session::new(shared, stream, peer, entered, key))
+    match shared.gate.propose(&Principal::Anonymous, nodes).await {
+        Ok(_) => {}
+        Err(Error::Refused(Refusal::Node {
+            reason: NodeRefusal::Exists,
+            ..
+        })) => {}
+        Err(Error::Refused(refusal)) => tracing::warn!(%refusal, "cannot make ZooKeeper's root"),
+        Err(Error::Unavailable(unavailable)) => return Err(unavailable),
+    }
+    Ok(())
 }

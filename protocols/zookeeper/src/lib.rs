@@ -7,15 +7,19 @@
 //! Start with [`ZooKeeper::serve`]. From the outside in: `connection` (how one begins), `session` (the
 //! engine: one read, one submission, one write), `request` (what becomes of each request), then what
 //! is pure: [`ops`] and [`read`] (what requests mean in the keyspace), [`record`], [`jute`] and
-//! [`reply`] (how they travel), [`acl`], [`path`] and [`system`] (ZooKeeper's rules), [`words`].
+//! [`reply`] (how they travel), [`acl`], [`path`] and [`system`] (ZooKeeper's rules), [`mount`] (whose
+//! paths are which keys), and last what operators ask: [`words`], [`admin`] and [`figures`].
 
 pub mod acl;
+pub mod admin;
 pub mod config;
 mod connection;
 pub mod errors;
+pub mod figures;
 pub mod frame;
 pub mod handshake;
 pub mod jute;
+pub mod mount;
 pub mod ops;
 pub mod path;
 pub mod read;
@@ -26,10 +30,13 @@ mod session;
 pub mod stat;
 pub mod stats;
 pub mod system;
+pub mod tally;
 pub mod words;
 
-pub use config::Options;
+pub use config::{OpenFiles, Options};
+pub use mount::Mount;
 pub use stats::Stats;
+pub use words::Office;
 
 use gateway::Gate;
 use std::net::SocketAddr;
@@ -61,23 +68,58 @@ impl ZooKeeper {
         }
     }
 
-    /// The counts, for metrics.
+    /// What is counted.
     pub fn stats(&self) -> &Stats {
         &self.shared.stats
     }
 
-    /// Serves a connection from `peer`, which came to `port`, until either side ends it. Dropping
-    /// the future ends it, too.
-    pub async fn serve<S>(&self, stream: S, peer: SocketAddr, port: u16)
+    /// What operators ask.
+    pub fn office(&self) -> Office<'_> {
+        self.shared.office()
+    }
+
+    /// Serves a connection until either side ends it. Dropping the future ends it, too.
+    pub async fn serve<S>(&self, stream: S, arrival: Arrival)
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let stats = &self.shared.stats;
-        let Some(entered) = stats.enter(peer, self.shared.options.connections_per_address_max)
-        else {
-            tracing::warn!(%peer, "too many connections from this address");
+        let (stats, options) = (&self.shared.stats, &self.shared.options);
+        let Some(entered) = stats.enter(arrival.peer, arrival.secure, options) else {
+            tracing::warn!(peer = %arrival.peer, "too many connections");
             return;
         };
-        connection::converse(&self.shared, stream, peer, port, entered).await;
+        connection::converse(&self.shared, stream, &arrival, entered).await;
+    }
+}
+
+impl Shared {
+    pub(crate) fn office(&self) -> Office<'_> {
+        Office {
+            gate: &self.gate,
+            options: &self.options,
+            stats: &self.stats,
+        }
+    }
+}
+
+/// How a connection came.
+#[derive(Clone, Debug)]
+pub struct Arrival {
+    /// From where.
+    pub peer: SocketAddr,
+    /// By TLS.
+    pub secure: bool,
+    /// Whose certificate the client has shown, as Java spells names; none if it has shown none.
+    pub subject: Option<String>,
+}
+
+impl Arrival {
+    /// One without TLS.
+    pub fn plain(peer: SocketAddr) -> Arrival {
+        Arrival {
+            peer,
+            secure: false,
+            subject: None,
+        }
     }
 }

@@ -4,6 +4,7 @@ use crate::acl;
 use crate::config::Options;
 use crate::errors::Code;
 use crate::jute::Write as _;
+use crate::mount::Mount;
 use crate::path;
 use crate::record::{Create, CreateForm, Write, result};
 use crate::stat::{self, Stat};
@@ -114,21 +115,22 @@ fn step(write: &Write<'_>, frame: &Bytes, caller: Caller<'_>) -> Result<NodeOp, 
             ];
             tests.extend(version_test(*version));
             let action = Action::Remove { recursive: false };
-            Ok(op(existing(path, frame)?, tests, action, Cause::Delete))
+            let path = existing(path, frame, caller)?;
+            Ok(op(path, tests, action, Cause::Delete))
         }
         Write::SetData {
             path,
             data,
             version,
         } => {
-            let path = valid(path, frame)?;
+            let path = valid(path, frame, caller)?;
             let mut tests = vec![NodeTest::Exists, NodeTest::Allowed(Permissions::WRITE)];
             tests.extend(version_test(*version));
             let write = Action::Write(value(*data, frame));
             Ok(op(path, tests, write, Cause::Set))
         }
         Write::SetAcl { path, acl, version } => {
-            let path = valid(path, frame)?;
+            let path = valid(path, frame, caller)?;
             let list = acl::expand(acl, caller.ids)?;
             let mut tests = vec![NodeTest::Exists, NodeTest::Allowed(Permissions::ADMIN)];
             tests.extend((*version != -1).then(|| NodeTest::AclVersion(version.cast_unsigned())));
@@ -137,7 +139,8 @@ fn step(write: &Write<'_>, frame: &Bytes, caller: Caller<'_>) -> Result<NodeOp, 
         Write::Check { path, version } => {
             let mut tests = vec![NodeTest::Exists, NodeTest::Allowed(Permissions::READ)];
             tests.extend(version_test(*version));
-            Ok(op(existing(path, frame)?, tests, Action::Check, Cause::Set))
+            let path = existing(path, frame, caller)?;
+            Ok(op(path, tests, Action::Check, Cause::Set))
         }
     }
 }
@@ -147,12 +150,13 @@ fn create_step(create: &Create<'_>, frame: &Bytes, caller: Caller<'_>) -> Result
     let parent = path::parent(create.path).filter(|_| !create.path.contains('\0'));
     let parent = parent.ok_or(Code::BadArguments)?;
     let list = acl::expand(&create.acl, caller.ids)?;
+    let mount = &caller.options.mount;
     if !path::is_valid(parent) {
         return Err(Code::NoNode.into());
     }
     let doomed = |code| Doomed {
         code,
-        parent: Some(slice(parent, frame)),
+        parent: Some(mount.key_within(parent, frame)),
     };
     if create.path == ROOT && !mode.sequential {
         return Err(doomed(Code::NodeExists));
@@ -177,7 +181,7 @@ fn create_step(create: &Create<'_>, frame: &Bytes, caller: Caller<'_>) -> Result
         NodeTest::ParentAllowed(Permissions::CREATE),
         NodeTest::Missing,
     ];
-    let path = slice(create.path, frame);
+    let path = mount.stem_within(create.path, frame);
     Ok(op(path, tests, Action::Write(write), Cause::Create))
 }
 
@@ -245,21 +249,17 @@ fn version_test(version: i32) -> Option<NodeTest> {
     (version != -1).then(|| NodeTest::Version(stat::puts_of(version)))
 }
 
-/// A path as ZooKeeper demands it of what is written.
-fn valid(path: &str, frame: &Bytes) -> Result<Bytes, Code> {
+/// The key of a path as ZooKeeper demands it of what is written.
+fn valid(path: &str, frame: &Bytes, caller: Caller<'_>) -> Result<Bytes, Code> {
     match path::is_valid(path) {
-        true => Ok(slice(path, frame)),
+        true => Ok(caller.options.mount.key_within(path, frame)),
         false => Err(Code::BadArguments),
     }
 }
 
-/// A path of a node that has to be there: one that cannot be a node's is not.
-fn existing(path: &str, frame: &Bytes) -> Result<Bytes, Code> {
-    valid(path, frame).map_err(|_| Code::NoNode)
-}
-
-fn slice(path: &str, frame: &Bytes) -> Bytes {
-    frame.slice_ref(path.as_bytes())
+/// The key of a node that has to be there: what cannot be a node's path is not.
+fn existing(path: &str, frame: &Bytes, caller: Caller<'_>) -> Result<Bytes, Code> {
+    valid(path, frame, caller).map_err(|_| Code::NoNode)
 }
 
 /// What a change that was done answers. The root's stat is not all in the keyspace: `complete` sees
@@ -268,19 +268,21 @@ pub fn encode_write(
     out: &mut Vec<u8>,
     write: &Write<'_>,
     answer: &NodeAnswer,
+    mount: &Mount,
     complete: impl Fn(&mut Stat),
 ) {
+    let path = mount.path(&answer.path);
     let stat = |out: &mut Vec<u8>| {
         let node = answer.node.as_ref().expect("it was just written");
         let mut stat = Stat::of(node);
-        if answer.path == ROOT.as_bytes() {
+        if path == Some(ROOT.as_bytes()) {
             complete(&mut stat);
         }
         stat.encode(out);
     };
     match write {
         Write::Create(create) => {
-            out.buffer(Some(&answer.path));
+            out.buffer(path);
             match create.form {
                 CreateForm::Plain => {}
                 CreateForm::WithStat | CreateForm::Container | CreateForm::Ttl { .. } => stat(out),
@@ -296,11 +298,12 @@ pub fn encode_multi(
     out: &mut Vec<u8>,
     writes: &[Write<'_>],
     answers: &[NodeAnswer],
+    mount: &Mount,
     complete: impl Fn(&mut Stat),
 ) {
     for (write, answer) in writes.iter().zip(answers) {
         part(out, kind_of(write));
-        encode_write(out, write, answer, &complete);
+        encode_write(out, write, answer, mount, &complete);
     }
     end(out);
 }

@@ -3,6 +3,7 @@
 use crate::acl;
 use crate::errors::Code;
 use crate::jute::Write as _;
+use crate::mount::Mount;
 use crate::ops::{self, ROOT};
 use crate::path;
 use crate::record::{Read, SetWatches, result};
@@ -14,6 +15,7 @@ use gateway::NodeWatcher;
 use gateway::keyspace::access::{AccessEntry, Identity, Permissions, allows};
 use gateway::keyspace::{LeaseId, NodeView, Reader, Revision};
 use gateway::nodes::{Mode, Once, What, Which};
+use std::borrow::Cow;
 
 /// The longest answer to a multi-read. A request of the longest size could ask for 50,000 nodes of
 /// that size each.
@@ -24,6 +26,8 @@ const MULTI_READ_BYTES_MAX: usize = 16 << 20;
 pub struct Desk<'a> {
     /// The state.
     pub reader: &'a Reader,
+    /// Where it begins for clients.
+    pub mount: &'a Mount,
     /// The connection's watches.
     pub watcher: &'a NodeWatcher,
     /// The client's session.
@@ -234,11 +238,16 @@ impl Desk<'_> {
             Some(Wanted::Always) => view.is_none_or(readable),
             Some(Wanted::Readable) => system.is_some() || view.is_some_and(readable),
         };
+        let key = self.key(path);
         let (at, view) = match watch {
-            None => self.reader.node(path.as_bytes()),
-            Some(_) => self.watcher.node(path.as_bytes(), Once::Data, wants),
+            None => self.reader.node(&key),
+            Some(_) => self.watcher.node(&key, Once::Data, wants),
         };
         (at, self.found(path, system, view))
+    }
+
+    fn key<'p>(&self, path: &'p str) -> Cow<'p, [u8]> {
+        self.mount.key(path.as_bytes())
     }
 
     /// What a path shows to clients.
@@ -264,7 +273,7 @@ impl Desk<'_> {
     /// Counts ZooKeeper's own node, which was never created, as a child of the root, unless it
     /// stands in the place of something of the keyspace.
     pub fn show_own_child(&self, root: &mut Stat) {
-        if self.reader.node(system::TOP.as_bytes()).1.is_none() {
+        if self.reader.node(&self.key(system::TOP)).1.is_none() {
             root.num_children += 1;
             root.cversion = root.cversion.wrapping_sub(1);
         }
@@ -276,12 +285,12 @@ impl Desk<'_> {
         let readable = |view: Option<&NodeView>| {
             view.is_some_and(|view| self.permits(view.acl.as_deref(), Permissions::READ))
         };
-        let key = path.as_bytes();
+        let key = self.key(path);
         let (at, listed) = match watch {
-            false => self.reader.children(key),
+            false => self.reader.children(&key),
             true => self
                 .watcher
-                .children(key, |view| system.is_some() || readable(view)),
+                .children(&key, |view| system.is_some() || readable(view)),
         };
         let (view, names) = listed.unzip();
         let own = system.as_ref().map(|node| node.children);
@@ -300,12 +309,14 @@ impl Desk<'_> {
     }
 
     fn ephemerals(&self, prefix: Option<&str>) -> Vec<Bytes> {
-        let mut keys = self.reader.lease_keys(self.session).unwrap_or_default();
-        let prefix = prefix.unwrap_or_default();
-        if !matches!(prefix.trim(), "" | ROOT) {
-            keys.retain(|key| key.starts_with(prefix.as_bytes()));
-        }
-        keys
+        let keys = self.reader.lease_keys(self.session).unwrap_or_default();
+        let prefix = prefix.filter(|prefix| !matches!(prefix.trim(), "" | ROOT));
+        let paths = keys.iter().filter_map(|key| {
+            let path = self.mount.shown(key)?;
+            let wanted = path.starts_with(prefix.unwrap_or_default());
+            wanted.then(|| key.slice_ref(path.as_bytes()))
+        });
+        paths.collect()
     }
 }
 
@@ -361,10 +372,10 @@ impl Desk<'_> {
             self.rearm(path, Once::Children, news, replies);
         }
         for path in &asked.persistent {
-            self.watcher.add(path.as_bytes(), Mode::Persistent);
+            self.watcher.add(&self.key(path), Mode::Persistent);
         }
         for path in &asked.recursive {
-            self.watcher.add(path.as_bytes(), Mode::Recursive);
+            self.watcher.add(&self.key(path), Mode::Recursive);
         }
         self.reader.revision()
     }
@@ -379,7 +390,7 @@ impl Desk<'_> {
         // ZooKeeper's own nodes are always there and never change.
         let is_own = system::node(path).is_some();
         let quiet = |node: Option<&NodeView>| is_own || news(node).is_none();
-        let (at, node) = self.watcher.node(path.as_bytes(), once, quiet);
+        let (at, node) = self.watcher.node(&self.key(path), once, quiet);
         if !quiet(node.as_ref())
             && let Some(what) = news(node.as_ref())
         {
@@ -394,12 +405,12 @@ impl Desk<'_> {
             1 => Mode::Recursive,
             _ => return Err(Code::MarshallingError),
         };
-        Ok(self.watcher.add(path.as_bytes(), mode))
+        Ok(self.watcher.add(&self.key(path), mode))
     }
 
     /// Whether there is a watch of this kind.
     pub fn check_watches(&self, path: &str, kind: i32) -> Result<(), Code> {
-        match self.watcher.has(path.as_bytes(), which(kind)?) {
+        match self.watcher.has(&self.key(path), which(kind)?) {
             true => Ok(()),
             false => Err(Code::NoWatcher),
         }
@@ -407,7 +418,7 @@ impl Desk<'_> {
 
     /// Ends watches of this kind.
     pub fn remove_watches(&self, path: &str, kind: i32) -> Result<(), Code> {
-        match self.watcher.remove(path.as_bytes(), which(kind)?) {
+        match self.watcher.remove(&self.key(path), which(kind)?) {
             true => Ok(()),
             false => Err(Code::NoWatcher),
         }

@@ -13,6 +13,7 @@ use gateway::keyspace::{Command, Outcome, Refusal, Revision};
 use gateway::{Answered, Error, Principal};
 use std::slice;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 /// Answers that wait for others before they are written.
@@ -153,12 +154,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
             Ok(Outcome::Nodes(answers)) => {
                 let mut replies = std::mem::take(&mut self.replies);
                 let desk = self.desk();
-                let complete = |stat: &mut Stat| desk.show_own_child(stat);
+                let (mount, complete) = (desk.mount, |stat: &mut Stat| desk.show_own_child(stat));
                 replies.answer(xid, revision, |out| match (&asked.request, &answers[..]) {
                     (Request::Write(write), [answer]) => {
-                        ops::encode_write(out, write, answer, complete);
+                        ops::encode_write(out, write, answer, mount, complete);
                     }
-                    (_, answers) => ops::encode_multi(out, writes, answers, complete),
+                    (_, answers) => ops::encode_multi(out, writes, answers, mount, complete),
                 });
                 self.replies = replies;
                 return Ok(());
@@ -310,7 +311,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
     /// Adds identities; a proof that is none ends the connection.
     fn authenticate(&mut self, xid: i32, scheme: &str, token: &[u8]) -> Result<(), Over> {
         let known = self.shared.options.super_digest.as_deref();
-        let Some(shown) = acl::authenticate(scheme, token, &self.peer, known) else {
+        let Some(shown) = acl::authenticate(scheme, token, &self.inborn, known) else {
+            self.shared.stats.auth_failed.fetch_add(1, Relaxed);
             self.replies.aside(xid, 0, Some(Code::AuthFailed), |_| {});
             return Err(Over::AfterAnswers);
         };
@@ -349,11 +351,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
         }
         let moment = self.reader().moment();
         let mut count = system::count_beneath(path);
+        let mount = &self.shared.options.mount;
         let path = if path.is_empty() { ROOT } else { path };
         let mut open = vec![Bytes::copy_from_slice(path.as_bytes())];
         let mut visited = 0;
         while let Some(next) = open.pop() {
-            let names = read::shown(&next, moment.children(&next));
+            let names = read::shown(&next, moment.children(&mount.key(&next)));
             count += names.len();
             open.extend(names.iter().map(|name| path::join(&next, name)));
             visited += 1;

@@ -5,17 +5,18 @@
 //! and one write carries all answers and the events that belong among them. A client that does not
 //! read its answers is not read from either.
 
+use crate::acl::Inborn;
 use crate::read::Desk;
 use crate::record;
 use crate::reply::{Event, Replies};
 use crate::request::{Asked, Parsed};
 use crate::stats::{Batch, Entered};
-use crate::{Shared, acl, frame, path, system};
+use crate::tally::Op;
+use crate::{Arrival, Shared, acl, frame};
 use bytes::{Bytes, BytesMut};
 use gateway::keyspace::Reader;
 use gateway::keyspace::access::Identity;
 use gateway::{NodeWatcher, SessionKey, Unavailable};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -59,7 +60,8 @@ pub struct Session<'a, S> {
     pub(crate) key: SessionKey,
     /// Which of the connection's writes is next.
     pub(crate) turn: u64,
-    pub(crate) peer: Identity,
+    /// Who the client is by its connection, without a word of its own.
+    pub(crate) inborn: Inborn,
     /// Who the client has shown to be.
     pub(crate) ids: Arc<[Identity]>,
     pub(crate) watcher: NodeWatcher,
@@ -73,11 +75,11 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
     pub fn new(
         shared: &'a Shared,
         stream: &'a mut S,
-        peer: SocketAddr,
+        arrival: &Arrival,
         entered: &'a Entered<'a>,
         key: SessionKey,
     ) -> Session<'a, S> {
-        let peer = Identity::new("ip", peer.ip().to_canonical().to_string());
+        let inborn = Inborn::of(arrival, &shared.options);
         Session {
             shared,
             stream,
@@ -85,8 +87,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
             watcher: shared.gate.watch_nodes(&key),
             key,
             turn: 0,
-            ids: [peer.clone()].into(),
-            peer,
+            ids: inborn.ids().cloned().collect(),
+            inborn,
             read: BytesMut::new(),
             replies: Replies::default(),
             wire: Vec::new(),
@@ -154,20 +156,27 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
             Ok(()) => self.flush().await?,
             Err(_) => 0,
         };
-        let last_xid = parsed
-            .iter()
-            .rev()
-            .flatten()
-            .next()
-            .map(|asked| asked.header.xid);
-        self.entered.note(&Batch {
+        self.note(began, &parsed, events);
+        answered
+    }
+
+    /// Notes what was answered.
+    fn note(&self, began: Instant, parsed: &[Parsed<'_>], events: u64) {
+        let last = parsed.iter().rev().flatten().next();
+        let batch = Batch {
             began,
             requests: parsed.len() as u64,
             events,
-            last_xid: last_xid.unwrap_or(-1),
+            last_xid: last.map_or(-1, |asked| asked.header.xid),
+            last_op: last.and_then(|asked| Op::of(&asked.request)),
             revision: self.replies.revision(),
-        });
-        answered
+        };
+        self.entered.note(&batch);
+        if !parsed.is_empty() {
+            let asked = parsed.iter().flatten();
+            let ops = asked.filter_map(|asked| Op::of(&asked.request));
+            self.shared.stats.tally.note(ops, batch.took_ms());
+        }
     }
 
     /// Writes what waits, and what there is to tell beside; answers how many events that was.
@@ -179,7 +188,11 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
         if self.wire.is_empty() {
             return Ok(0);
         }
-        let written = self.stream.write_all(&self.wire);
+        let written = async {
+            self.stream.write_all(&self.wire).await?;
+            // TLS may keep some of it.
+            self.stream.flush().await
+        };
         let written = tokio::select! {
             biased;
             written = written => written,
@@ -202,12 +215,10 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
             .iter()
             .filter(|event| desk.may_hear(event.acl.as_deref()))
             .filter_map(|event| {
-                let path = std::str::from_utf8(&event.path).ok()?;
-                let shown = path::is_valid(path) && !system::is_system(path);
-                shown.then_some(Event {
+                Some(Event {
                     revision: event.revision,
                     what: event.what,
-                    path,
+                    path: desk.mount.shown(&event.path)?,
                 })
             })
             .collect();
@@ -230,6 +241,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
     pub(crate) fn desk(&self) -> Desk<'_> {
         Desk {
             reader: self.shared.gate.reader(),
+            mount: &self.shared.options.mount,
             watcher: &self.watcher,
             session: self.key.id,
             by: (!self.may_everything()).then_some(&self.ids),

@@ -1,10 +1,12 @@
 //! What the four-letter words and metrics tell: counts of the server and of each connection.
 
+use crate::config::Options;
+use crate::tally::{Op, Tally};
 use dashmap::DashMap;
 use gateway::keyspace::Revision;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// How long requests took, in milliseconds.
@@ -29,7 +31,7 @@ impl Default for Latency {
 
 impl Latency {
     /// Notes that so many requests took so long.
-    fn note(&self, took_ms: u64, requests: u64) {
+    pub fn note(&self, took_ms: u64, requests: u64) {
         self.sum.fetch_add(took_ms * requests, Relaxed);
         self.count.fetch_add(requests, Relaxed);
         self.min.fetch_min(took_ms, Relaxed);
@@ -37,7 +39,7 @@ impl Latency {
     }
 
     /// Forgets everything.
-    fn reset(&self) {
+    pub fn reset(&self) {
         self.sum.store(0, Relaxed);
         self.count.store(0, Relaxed);
         self.min.store(u64::MAX, Relaxed);
@@ -59,6 +61,16 @@ impl Latency {
             0 => 0.0,
             count => self.sum.load(Relaxed) as f64 / count as f64,
         }
+    }
+
+    /// All together.
+    pub fn sum_ms(&self) -> u64 {
+        self.sum.load(Relaxed)
+    }
+
+    /// How many there were.
+    pub fn count(&self) -> u64 {
+        self.count.load(Relaxed)
     }
 
     /// The longest.
@@ -106,12 +118,15 @@ pub struct Batch {
     pub events: u64,
     /// What the client calls the last of the requests.
     pub last_xid: i32,
+    /// Of which kind that was.
+    pub last_op: Option<Op>,
     /// The state it was answered from.
     pub revision: Revision,
 }
 
 impl Batch {
-    fn took_ms(&self) -> u64 {
+    /// How long it took so far.
+    pub fn took_ms(&self) -> u64 {
         millis(self.began.elapsed())
     }
 }
@@ -129,8 +144,12 @@ pub struct Client {
     pub established_ms: u64,
     /// Its packets.
     pub traffic: Traffic,
+    /// Whether it came by TLS.
+    pub secure: bool,
     /// What it calls its last request.
     pub last_xid: AtomicI64,
+    /// Of which kind that was; that of [`Op::ALL`], none if it is no number of them.
+    last_op: AtomicU8,
     /// The last state that it was answered from.
     pub last_revision: AtomicU64,
     /// When it was last answered, in milliseconds since 1970.
@@ -140,18 +159,37 @@ pub struct Client {
 }
 
 impl Client {
-    fn new(peer: SocketAddr) -> Client {
+    fn new(peer: SocketAddr, secure: bool) -> Client {
         Client {
             peer,
+            secure,
             session: AtomicI64::new(0),
             timeout_ms: AtomicU64::new(0),
             established_ms: wall_ms(),
             traffic: Traffic::default(),
             last_xid: AtomicI64::new(-1),
+            last_op: AtomicU8::new(u8::MAX),
             last_revision: AtomicU64::new(0),
             last_response_ms: AtomicU64::new(0),
             last_latency_ms: AtomicU64::new(0),
         }
+    }
+
+    /// The kind of its last request.
+    pub fn last_op(&self) -> Option<Op> {
+        Op::ALL
+            .get(usize::from(self.last_op.load(Relaxed)))
+            .copied()
+    }
+
+    /// Counts from 0 again.
+    pub fn reset(&self) {
+        self.traffic.reset();
+        self.last_op.store(u8::MAX, Relaxed);
+        self.last_xid.store(-1, Relaxed);
+        self.last_revision.store(0, Relaxed);
+        self.last_response_ms.store(0, Relaxed);
+        self.last_latency_ms.store(0, Relaxed);
     }
 }
 
@@ -162,8 +200,14 @@ pub struct Stats {
     pub began: Instant,
     /// Packets of all connections, those that are gone included.
     pub traffic: Traffic,
-    /// Connections that were refused, as too many came from one address.
+    /// Requests by kind.
+    pub tally: Tally,
+    /// Connections that were refused, as there were too many.
     pub rejected: AtomicU64,
+    /// Proofs of identity that were none.
+    pub auth_failed: AtomicU64,
+    /// TLS handshakes that failed.
+    pub handshakes_failed: AtomicU64,
     serials: AtomicU64,
     clients: DashMap<u64, Arc<Client>>,
     addresses: DashMap<IpAddr, usize>,
@@ -174,7 +218,10 @@ impl Default for Stats {
         Stats {
             began: Instant::now(),
             traffic: Traffic::default(),
+            tally: Tally::default(),
             rejected: AtomicU64::new(0),
+            auth_failed: AtomicU64::new(0),
+            handshakes_failed: AtomicU64::new(0),
             serials: AtomicU64::new(0),
             clients: DashMap::new(),
             addresses: DashMap::new(),
@@ -183,24 +230,36 @@ impl Default for Stats {
 }
 
 impl Stats {
-    /// Enters a connection; none if too many come from its address.
-    pub fn enter(&self, peer: SocketAddr, per_address_max: usize) -> Option<Entered<'_>> {
+    /// Enters a connection; none if there are too many, in all or from its address.
+    pub fn enter(&self, peer: SocketAddr, secure: bool, options: &Options) -> Option<Entered<'_>> {
+        let within = |max: usize, count: usize| max == 0 || count < max;
+        if !within(options.connections_max, self.clients.len()) {
+            self.rejected.fetch_add(1, Relaxed);
+            return None;
+        }
         {
             let mut from_here = self.addresses.entry(peer.ip()).or_insert(0);
-            if per_address_max > 0 && *from_here >= per_address_max {
+            if !within(options.connections_per_address_max, *from_here) {
                 self.rejected.fetch_add(1, Relaxed);
                 return None;
             }
             *from_here += 1;
         }
         let serial = self.serials.fetch_add(1, Relaxed);
-        let client = Arc::new(Client::new(peer));
+        let client = Arc::new(Client::new(peer, secure));
         self.clients.insert(serial, Arc::clone(&client));
         Some(Entered {
             stats: self,
             serial,
             client,
         })
+    }
+
+    /// Counts from 0 again, but what only grows.
+    pub fn reset(&self) {
+        self.traffic.reset();
+        self.tally.reads.reset();
+        self.tally.updates.reset();
     }
 
     /// The connections, longest standing first.
@@ -239,6 +298,8 @@ impl Entered<'_> {
         client.last_revision.store(batch.revision.0, Relaxed);
         if batch.requests > 0 {
             client.last_xid.store(batch.last_xid.into(), Relaxed);
+            let last_op = batch.last_op.map_or(u8::MAX, |op| op as u8);
+            client.last_op.store(last_op, Relaxed);
             client.last_latency_ms.store(batch.took_ms(), Relaxed);
         }
     }
@@ -277,14 +338,24 @@ mod tests {
     #[test]
     fn connections_of_one_address_are_bounded() {
         let stats = Stats::default();
-        let peer = |port| SocketAddr::from(([127, 0, 0, 1], port));
-        let first = stats.enter(peer(1), 2).expect("there is room");
-        let second = stats.enter(peer(2), 2);
-        assert!(second.is_some() && stats.enter(peer(3), 2).is_none());
+        let options = Options {
+            connections_per_address_max: 2,
+            connections_max: 3,
+            ..Options::default()
+        };
+        let enter = |host, port| {
+            let peer = SocketAddr::from(([127, 0, 0, host], port));
+            stats.enter(peer, false, &options)
+        };
+        let first = enter(1, 1).expect("there is room");
+        let second = enter(1, 2);
+        assert!(second.is_some() && enter(1, 3).is_none());
         assert_eq!((stats.connections(), stats.rejected.load(Relaxed)), (2, 1));
+        let third = enter(2, 1);
+        assert!(third.is_some() && enter(3, 1).is_none());
         drop(first);
-        assert!(stats.enter(peer(3), 2).is_some());
-        drop(second);
+        assert!(enter(1, 3).is_some());
+        drop((second, third));
         assert!(stats.addresses.is_empty() && stats.clients.is_empty());
     }
 

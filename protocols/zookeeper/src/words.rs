@@ -1,10 +1,13 @@
 //! Four-letter words: what operators ask a server over a bare socket.
 
 use crate::config::Options;
+use crate::figures::{Number, Summary, decimal};
 use crate::stats::{Client, Stats};
+use crate::tally::Op;
+use bytes::Bytes;
 use gateway::Gate;
+use gateway::keyspace::LeaseId;
 use gateway::keyspace::command::Range;
-use gateway::keyspace::{LeaseId, Span};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::sync::atomic::Ordering::Relaxed;
@@ -14,10 +17,10 @@ use std::sync::atomic::Ordering::Relaxed;
 pub const ZOOKEEPER_VERSION: &str = "3.9.4";
 
 /// What a server says that is cut off from the others.
-const NOT_SERVING: &str = "This ZooKeeper instance is not currently serving requests\n";
+pub const NOT_SERVING: &str = "This ZooKeeper instance is not currently serving requests\n";
 
 /// The trace mask that ZooKeeper begins with. There are no traces to mask.
-const TRACE_MASK: &str = "306";
+pub const TRACE_MASK: u32 = 306;
 
 /// A word that ZooKeeper knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,8 +141,6 @@ pub struct Office<'a> {
     pub options: &'a Options,
     /// The counts.
     pub stats: &'a Stats,
-    /// Where the server was asked: its own address.
-    pub port: u16,
 }
 
 impl Office<'_> {
@@ -163,18 +164,21 @@ impl Office<'_> {
             Word::Conf => self.configuration(out),
             Word::Cons => self.connections(out, false),
             Word::Crst => {
-                for client in self.stats.clients() {
-                    client.traffic.reset();
-                }
+                self.reset_connections();
                 writeln!(out, "Connection stats reset.")
             }
             Word::Dirs => self.directories(out),
             Word::Dump => self.sessions(out),
-            Word::Envi => environment(out),
+            Word::Envi => {
+                writeln!(out, "Environment:")?;
+                environment()
+                    .iter()
+                    .try_for_each(|(name, value)| writeln!(out, "{name}={value}"))
+            }
             Word::Gtmk | Word::Stmk => write!(out, "{TRACE_MASK}"),
             Word::Ruok => write!(out, "imok"),
             Word::Srst => {
-                self.stats.traffic.reset();
+                self.stats.reset();
                 writeln!(out, "Server stats reset.")
             }
             Word::Srvr => {
@@ -187,8 +191,8 @@ impl Office<'_> {
                 self.connections(out, true)?;
                 self.summary(out)
             }
-            Word::Wchc => self.watches(out, false),
-            Word::Wchp => self.watches(out, true),
+            Word::Wchc => self.watch_lists(out, false),
+            Word::Wchp => self.watch_lists(out, true),
             Word::Wchs => self.watch_summary(out),
             Word::Mntr => self.monitor(out),
             Word::Isro if self.gate.status().leader == 0 => write!(out, "null"),
@@ -198,8 +202,20 @@ impl Office<'_> {
         }
     }
 
+    /// Lets each connection count from 0.
+    pub fn reset_connections(&self) {
+        for client in self.stats.clients() {
+            client.reset();
+        }
+    }
+
+    /// For how long it serves.
+    pub fn uptime_ms(&self) -> u64 {
+        u64::try_from(self.stats.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
     /// What ZooKeeper would call this member.
-    fn mode(&self) -> &'static str {
+    pub fn mode(&self) -> &'static str {
         let status = self.gate.status();
         if self.gate.members().len() == 1 {
             "standalone"
@@ -217,10 +233,11 @@ impl Office<'_> {
 const NODES_MIN: u64 = 5;
 
 impl Office<'_> {
-    fn node_count(&self) -> u64 {
+    /// How many nodes there are, as ZooKeeper counts them.
+    pub fn node_count(&self) -> u64 {
         let everything = Range {
             count_only: true,
-            ..Range::of(Span::all())
+            ..Range::of(self.options.mount.span())
         };
         let keys = self.gate.reader().range(&everything);
         keys.map_or(0, |keys| keys.count) + NODES_MIN
@@ -253,8 +270,8 @@ impl Office<'_> {
 
     fn configuration(&self, out: &mut String) -> std::fmt::Result {
         let options = self.options;
-        writeln!(out, "clientPort={}", self.port)?;
-        writeln!(out, "secureClientPort=-1")?;
+        writeln!(out, "clientPort={}", port(options.client_port))?;
+        writeln!(out, "secureClientPort={}", port(options.secure_client_port))?;
         writeln!(out, "dataDirSize={}", self.gate.space().total_bytes)?;
         writeln!(out, "tickTime={}", options.tick.as_millis())?;
         writeln!(
@@ -291,18 +308,17 @@ impl Office<'_> {
         for lease in &leases {
             writeln!(out, "\t{:#x}", lease.lease.0)?;
         }
-        let keys = |lease: LeaseId| reader.lease_keys(lease).unwrap_or_default();
         let bound: Vec<_> = leases
             .iter()
-            .map(|view| (view.lease, keys(view.lease)))
-            .filter(|(_, keys)| !keys.is_empty())
+            .map(|view| (view.lease, self.ephemerals(view.lease)))
+            .filter(|(_, paths)| !paths.is_empty())
             .collect();
         writeln!(out, "ephemeral nodes dump:")?;
         writeln!(out, "Sessions with Ephemerals ({}):", bound.len())?;
-        for (lease, keys) in bound {
+        for (lease, paths) in bound {
             writeln!(out, "{:#x}:", lease.0)?;
-            for key in keys {
-                writeln!(out, "\t{}", String::from_utf8_lossy(&key))?;
+            for path in paths {
+                writeln!(out, "\t{path}")?;
             }
         }
         let clients = self.stats.clients();
@@ -315,13 +331,27 @@ impl Office<'_> {
         Ok(())
     }
 
-    /// Which session watches what, by either.
-    fn watches(&self, out: &mut String, by_path: bool) -> std::fmt::Result {
+    /// What ends with a session.
+    pub fn ephemerals(&self, session: LeaseId) -> Vec<String> {
+        let keys = self.gate.reader().lease_keys(session).unwrap_or_default();
+        let path = |key: &Bytes| self.options.mount.shown(key).map(str::to_owned);
+        keys.iter().filter_map(path).collect()
+    }
+
+    /// Which session watches which paths. As ZooKeeper tells it, watches of children are left out.
+    pub fn watches(&self) -> Vec<(LeaseId, String)> {
         let pairs = self.gate.hub().nodes().watches().into_iter();
+        let shown = pairs.map(|(session, key)| {
+            let path = self.options.mount.path(&key).unwrap_or(&key);
+            (session, String::from_utf8_lossy(path).into_owned())
+        });
+        shown.collect()
+    }
+
+    fn watch_lists(&self, out: &mut String, by_path: bool) -> std::fmt::Result {
         let mut lists = BTreeMap::<String, Vec<String>>::new();
-        for (session, path) in pairs {
+        for (session, path) in self.watches() {
             let session = format!("{:#x}", session.0);
-            let path = String::from_utf8_lossy(&path).into_owned();
             let (key, item) = if by_path {
                 (path, session)
             } else {
@@ -338,56 +368,70 @@ impl Office<'_> {
         writeln!(out)
     }
 
+    /// Sessions that watch, paths that are watched, and watches.
+    pub fn watch_counts(&self) -> (usize, usize, usize) {
+        let watches = self.watches();
+        let sessions: BTreeSet<_> = watches.iter().map(|(session, _)| session).collect();
+        let paths: BTreeSet<_> = watches.iter().map(|(_, path)| path).collect();
+        (sessions.len(), paths.len(), watches.len())
+    }
+
     fn watch_summary(&self, out: &mut String) -> std::fmt::Result {
-        let hub = self.gate.hub().nodes();
-        let watching: BTreeSet<LeaseId> = hub.watches().into_iter().map(|(id, _)| id).collect();
-        let figures = hub.figures();
-        writeln!(
-            out,
-            "{} connections watching {} paths",
-            watching.len(),
-            figures.paths
-        )?;
-        writeln!(out, "Total watches:{}", figures.watches)
+        let (sessions, paths, watches) = self.watch_counts();
+        writeln!(out, "{sessions} connections watching {paths} paths")?;
+        writeln!(out, "Total watches:{watches}")
     }
 
     fn monitor(&self, out: &mut String) -> std::fmt::Result {
-        let reader = self.gate.reader();
-        let leases = reader.leases();
-        let bound = |lease: LeaseId| reader.lease_keys(lease).map_or(0, |keys| keys.len());
-        let ephemerals: usize = leases.iter().map(|view| bound(view.lease)).sum();
-        let traffic = &self.stats.traffic;
-        let watches = self.gate.hub().nodes().figures();
+        let figures = self.figures();
         let mut figure =
             |name: &str, value: &dyn std::fmt::Display| writeln!(out, "zk_{name}\t{value}");
         figure("version", &version_text())?;
         figure("server_state", &self.mode())?;
-        figure("ephemerals_count", &ephemerals)?;
-        figure("num_alive_connections", &self.stats.connections())?;
-        figure("avg_latency", &decimal(traffic.latency.mean_ms()))?;
-        figure("outstanding_requests", &0)?;
-        figure("znode_count", &self.node_count())?;
-        figure("global_sessions", &leases.len())?;
-        figure("packets_sent", &traffic.sent.load(Relaxed))?;
-        figure("packets_received", &traffic.received.load(Relaxed))?;
-        figure("watch_count", &watches.watches)?;
-        figure("min_latency", &traffic.latency.min_ms())?;
-        figure("approximate_data_size", &reader.bytes_in_use())?;
-        figure("local_sessions", &0)?;
-        figure("uptime", &self.stats.began.elapsed().as_millis())?;
-        figure("max_latency", &traffic.latency.max_ms())?;
-        figure("connection_rejected", &self.stats.rejected.load(Relaxed))?;
-        if self.mode() == "leader" {
-            let members = self.gate.members();
-            let voters = members.iter().filter(|member| !member.learner).count();
-            figure("quorum_size", &voters)?;
-            figure("learners", &(members.len() - 1))?;
+        for (name, value) in &figures.gauges {
+            figure(name, value)?;
         }
-        Ok(())
+        for (name, value) in &figures.counters {
+            figure(name, value)?;
+        }
+        for summary in &figures.summaries {
+            for (name, value) in spelled(summary) {
+                figure(&name, &value)?;
+            }
+        }
+        figure("cnt_election_time", &figures.elections)
     }
 }
 
-fn version_text() -> String {
+/// A summary as ZooKeeper's own monitoring spells it: one figure for each of its sides.
+pub fn spelled(summary: &Summary) -> Vec<(String, Number)> {
+    let name = summary.name;
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "whole milliseconds are shown"
+    )]
+    let whole = |value: f64| Number::Count(value as u64);
+    let mut figures = vec![(format!("avg_{name}"), Number::Mean(summary.mean()))];
+    if let Some((min, max)) = summary.bounds {
+        figures.push((format!("min_{name}"), min.into()));
+        figures.push((format!("max_{name}"), max.into()));
+    }
+    figures.push((format!("cnt_{name}"), summary.count.into()));
+    figures.push((format!("sum_{name}"), whole(summary.sum)));
+    for (part, value) in &summary.quantiles {
+        figures.push((format!("p{}_{name}", part * 100.0), whole(*value)));
+    }
+    figures
+}
+
+/// A port, as those that are not open are shown.
+fn port(port: Option<u16>) -> i64 {
+    port.map_or(-1, i64::from)
+}
+
+/// What `zookeeper.version` is.
+pub fn version_text() -> String {
     format!("{ZOOKEEPER_VERSION}-triglot-{}", env!("CARGO_PKG_VERSION"))
 }
 
@@ -395,22 +439,13 @@ fn version(out: &mut String) -> std::fmt::Result {
     writeln!(out, "Zookeeper version: {}", version_text())
 }
 
-fn environment(out: &mut String) -> std::fmt::Result {
-    writeln!(out, "Environment:")?;
-    writeln!(out, "zookeeper.version={}", version_text())?;
-    writeln!(out, "os.name={}", std::env::consts::OS)?;
-    writeln!(out, "os.arch={}", std::env::consts::ARCH)
-}
-
-/// A number as Java prints it rounded: at most four digits behind the point, and at least one.
-fn decimal(value: f64) -> String {
-    let text = format!("{value:.4}");
-    let short = text.trim_end_matches('0');
-    if short.ends_with('.') {
-        format!("{short}0")
-    } else {
-        short.to_owned()
-    }
+/// What of the process's surroundings is told.
+pub fn environment() -> [(&'static str, String); 3] {
+    [
+        ("zookeeper.version", version_text()),
+        ("os.name", std::env::consts::OS.to_owned()),
+        ("os.arch", std::env::consts::ARCH.to_owned()),
+    ]
 }
 
 fn connection(out: &mut String, client: &Client, brief: bool) -> std::fmt::Result {
@@ -427,7 +462,8 @@ fn connection(out: &mut String, client: &Client, brief: bool) -> std::fmt::Resul
     if !brief && session != 0 {
         write!(
             out,
-            ",sid={session:#x},lop=NA,est={},to={}",
+            ",sid={session:#x},lop={},est={},to={}",
+            client.last_op().map_or("NA", Op::brief),
             client.established_ms,
             client.timeout_ms.load(Relaxed)
         )?;
@@ -459,12 +495,5 @@ mod tests {
         assert_eq!(Word::of(b"ruo"), None);
         assert_eq!(Word::of(b"\0\0\0\x2d"), None);
         assert_eq!(Word::of(b"quit"), None);
-    }
-
-    #[test]
-    fn decimals_are_javas() {
-        assert_eq!(decimal(0.0), "0.0");
-        assert_eq!(decimal(1.25), "1.25");
-        assert_eq!(decimal(0.33333), "0.3333");
     }
 }

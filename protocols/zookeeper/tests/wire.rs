@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use zookeeper::jute::Write;
 use zookeeper::reply::framed;
-use zookeeper::{Options, ZooKeeper};
+use zookeeper::{Arrival, Options, ZooKeeper};
 
 /// How long anything awaited may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -46,7 +46,7 @@ impl Server {
         let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
         let zookeeper = self.zookeeper.clone();
         let peer = SocketAddr::from(([127, 0, 0, 1], 1));
-        tokio::spawn(async move { zookeeper.serve(theirs, peer, 2181).await });
+        tokio::spawn(async move { zookeeper.serve(theirs, Arrival::plain(peer)).await });
         Client {
             stream: ours,
             session: 0,

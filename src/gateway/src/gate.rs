@@ -7,6 +7,7 @@ use crate::space::{Space, SpaceUsed, cost};
 use crate::watch::{Hub, WatchStream};
 use keyspace::command::{Alarm, AlarmChange};
 use keyspace::{Command, LeaseId, Outcome, Reader, Refusal, Revision};
+use replica::stats::Stats;
 use replica::{Handle, Member, MemberError, Status, Unavailable};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -175,6 +176,20 @@ impl Gate {
     /// This moment's view of the cluster.
     pub fn status(&self) -> Status {
         self.shared.replica.status()
+    }
+
+    /// What this member's replica counts.
+    pub fn stats(&self) -> &Stats {
+        self.shared.replica.stats()
+    }
+
+    /// The other members that this one is connected to, by id.
+    pub fn connected(&self) -> Vec<u64> {
+        let peers = self.shared.replica.peer_stats().into_iter();
+        peers
+            .filter(|(_, stats)| stats.active.get() > 0)
+            .map(|(id, _)| id)
+            .collect()
     }
 
     /// The room the keyspace takes.

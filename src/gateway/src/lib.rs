@@ -19,6 +19,7 @@ pub use gate::{Accepted, Answered, Error, Gate, Principal};
 pub use keyspace;
 pub use limits::Limits;
 pub use nodes::{NodeEvent, NodeHub, NodeWatcher};
+pub use replica::stats;
 pub use replica::{Member, MemberError, MemberRefusal, Status, Unavailable};
 pub use sessions::SessionKey;
 pub use watch::{Delivery, Hub, WatchStream};

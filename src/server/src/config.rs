@@ -2,7 +2,8 @@
 
 use crate::compaction::Retention;
 use crate::flags::value::{FlagValue, Kind, StreamUrls, Urls, Words};
-use crate::url::Url;
+use crate::tls::Files;
+use crate::url::{Scheme, Url};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -33,6 +34,9 @@ pub struct Config {
     pub listen_client_urls: Urls,
     pub listen_client_http_urls: Urls,
     pub listen_zookeeper_urls: StreamUrls,
+    pub zookeeper_tls: Files,
+    pub listen_zookeeper_admin_urls: Urls,
+    pub zookeeper_admin_path: String,
     pub zoo_cfg: String,
     /// What that file sets.
     pub zookeeper: zookeeper::Options,
@@ -96,6 +100,7 @@ impl Config {
             &self.listen_client_http_urls,
             &self.listen_metrics_urls,
             &self.listen_zookeeper_urls.0,
+            &self.listen_zookeeper_admin_urls,
         ];
         for url in listens.iter().flat_map(|urls| &urls.0) {
             url.check_bindable()?;
@@ -125,7 +130,8 @@ impl Config {
             );
         }
         self.retention()?;
-        self.check_secure(listens.into_iter().chain([&self.advertise_peer_urls]))?;
+        let http = listens.into_iter().chain([&self.advertise_peer_urls]);
+        self.check_secure(http)?;
         self.remark(remarks);
         Ok(())
     }
@@ -153,11 +159,23 @@ impl Config {
 
     /// Never plain text where TLS was asked for.
     fn check_secure<'a>(&self, lists: impl Iterator<Item = &'a Urls>) -> Result<(), String> {
-        match lists.flat_map(|urls| &urls.0).find(|url| url.secure()) {
+        let mut urls = lists.flat_map(|urls| &urls.0);
+        match urls.find(|url| url.secure() && url.scheme != Scheme::Tls) {
             Some(url) => Err(format!(
                 "{url} asks for TLS, which comes with a later version; refusing to serve plain text instead"
             )),
             None => Ok(()),
+        }
+    }
+
+    /// What ZooKeeper's clients find is said by flags and by its own file together.
+    pub fn check_zookeeper(&self) -> Result<(), String> {
+        let mut urls = self.listen_zookeeper_urls.0.0.iter();
+        match urls.find(|url| url.secure()) {
+            Some(url) if self.zookeeper_tls.cert.is_empty() => Err(format!(
+                "{url} asks for TLS, which takes --zookeeper-cert-file"
+            )),
+            Some(_) | None => Ok(()),
         }
     }
 

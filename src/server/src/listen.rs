@@ -6,7 +6,7 @@ use crate::greeting::Greeted;
 use crate::http::Content;
 use crate::url::Url;
 use crate::workers::Workers;
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, anyhow};
 use hyper::service::Service;
 use hyper::{Request, Response, body::Incoming};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -77,11 +77,8 @@ pub enum Listener {
     Unix(UnixListener),
 }
 
-/// Binds where a URL says.
+/// Binds where a URL says. Whether TLS is spoken there is for those to see to who serve it.
 pub fn bind(url: &Url, config: &Config) -> anyhow::Result<Listener> {
-    if url.secure() {
-        bail!("{url} asks for TLS, which comes with a later version");
-    }
     if url.is_unix() {
         return bind_unix(&url.address).with_context(|| format!("listen on {url}"));
     }
@@ -120,6 +117,14 @@ fn bind_unix(path: &str) -> io::Result<Listener> {
 }
 
 impl Listener {
+    /// The port it is bound to, if it has one.
+    pub fn port(&self) -> Option<u16> {
+        match self {
+            Listener::Tcp(listener) => Some(listener.local_addr().ok()?.port()),
+            Listener::Unix(_) => None,
+        }
+    }
+
     /// Where it is bound, for the log.
     pub fn address(&self) -> String {
         match self {

@@ -3,6 +3,7 @@
 //! It knows flags, files, sockets and processes, and wires the other crates together. It must never
 //! know what a key or a command means. Start with [`flags`], then [`config`], then [`run`].
 
+mod admin;
 mod backlog;
 mod compaction;
 mod config;
@@ -16,6 +17,7 @@ mod logging;
 mod members;
 mod metrics;
 mod run;
+mod tls;
 mod url;
 mod workers;
 mod zoo_cfg;

@@ -6,9 +6,12 @@ use crate::flags::value::Urls;
 use crate::health::{self, Subject};
 use crate::http::{self, Front, Held};
 use crate::listen::{Connections, Listener, Side, bind};
+use crate::metrics::process::open_files;
 use crate::metrics::{Metrics, page};
+use crate::tls::{self, Tls};
+use crate::url::Url;
 use crate::workers::Workers;
-use crate::{ETCD_VERSION, data, members};
+use crate::{ETCD_VERSION, admin, data, members};
 use anyhow::{Context, anyhow};
 use axum::Router;
 use axum::http::header::CONTENT_TYPE;
@@ -20,10 +23,11 @@ use replica::{Failure, Handle};
 use sd_notify::NotifyState;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
-use zookeeper::ZooKeeper;
+use zookeeper::{Arrival, ZooKeeper};
 
 /// How long handing leadership over and closing the stores may take before the process ends anyway;
 /// the log is durable at every moment.
@@ -64,7 +68,8 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
         }
     };
     let workers = Workers::start().context("start the connections' threads")?;
-    let member = Member::new(config, handle, hub, &workers);
+    let options = sockets.zookeeper_options(config);
+    let member = Member::new(config, options, handle, hub, &workers);
     let served = member.serve(sockets, &mut signals).await;
     let stopped = tokio::time::timeout(STOP_MAX, member.stop());
     tokio::select! {
@@ -127,7 +132,14 @@ struct Sockets {
     clients: Vec<Listener>,
     clients_http: Vec<Listener>,
     metrics: Vec<Listener>,
-    zookeeper: Vec<Listener>,
+    zookeeper: Vec<StreamSocket>,
+    zookeeper_admin: Vec<Listener>,
+}
+
+/// Where clients connect that do not speak HTTP.
+struct StreamSocket {
+    listener: Listener,
+    tls: Option<Tls>,
 }
 
 impl Sockets {
@@ -140,8 +152,40 @@ impl Sockets {
             clients: all(&config.listen_client_urls)?,
             clients_http: all(&config.listen_client_http_urls)?,
             metrics: all(&config.listen_metrics_urls)?,
-            zookeeper: all(&config.listen_zookeeper_urls.0)?,
+            zookeeper: Sockets::bind_zookeeper(config)?,
+            zookeeper_admin: all(&config.listen_zookeeper_admin_urls)?,
         })
+    }
+
+    fn bind_zookeeper(config: &Config) -> anyhow::Result<Vec<StreamSocket>> {
+        let urls = &config.listen_zookeeper_urls.0.0;
+        let tls = match urls.iter().any(Url::secure) {
+            true => Some(Tls::load(&config.zookeeper_tls)?),
+            false => None,
+        };
+        let socket = |url: &Url| -> anyhow::Result<StreamSocket> {
+            Ok(StreamSocket {
+                listener: bind(url, config)?,
+                tls: tls.clone().filter(|_| url.secure()),
+            })
+        };
+        urls.iter().map(socket).collect()
+    }
+
+    /// What ZooKeeper's clients find, with where they find it.
+    fn zookeeper_options(&self, config: &Config) -> zookeeper::Options {
+        let port = |secure: bool| {
+            let sockets = self.zookeeper.iter();
+            let mut sockets = sockets.filter(|socket| socket.tls.is_some() == secure);
+            sockets.next()?.listener.port()
+        };
+        zookeeper::Options {
+            client_port: port(false),
+            secure_client_port: port(true),
+            data_dir: config.data_dir.clone(),
+            files: open_files,
+            ..config.zookeeper.clone()
+        }
     }
 }
 
@@ -160,7 +204,13 @@ struct Member<'a> {
 }
 
 impl<'a> Member<'a> {
-    fn new(config: &'a Config, replica: Handle, hub: Hub, workers: &Workers) -> Member<'a> {
+    fn new(
+        config: &'a Config,
+        zookeeper: zookeeper::Options,
+        replica: Handle,
+        hub: Hub,
+        workers: &Workers,
+    ) -> Member<'a> {
         let limits = Limits {
             request_bytes_max: config.max_request_bytes,
             txn_ops_max: config.max_txn_ops,
@@ -172,12 +222,14 @@ impl<'a> Member<'a> {
             watch_progress_interval: config.watch_progress_interval,
         };
         let etcd = etcd_v3::service(gate.clone(), options);
-        let zookeeper = ZooKeeper::new(gate.clone(), config.zookeeper.clone());
+        let listens = !config.listen_zookeeper_urls.0.0.is_empty();
+        let zookeeper = ZooKeeper::new(gate.clone(), zookeeper);
         let metrics = Arc::new(Metrics::new(
             config.metrics,
             gate.clone(),
             replica.clone(),
             etcd.clone(),
+            listens.then(|| zookeeper.clone()),
         ));
         Member {
             config,
@@ -207,13 +259,15 @@ impl<'a> Member<'a> {
         }
         for listener in sockets.metrics {
             info!(address = listener.address(), "serving metrics");
-            let front = Front::<EtcdV3> {
-                grpc: None,
-                http: self.observation().fallback(http::not_found),
-                timings: None,
-                held: self.held.clone(),
-            };
-            self.clients.serve(listener, front);
+            self.serve_http(listener, self.observation());
+        }
+        for listener in sockets.zookeeper_admin {
+            info!(
+                address = listener.address(),
+                "serving ZooKeeper's AdminServer"
+            );
+            let path = &self.config.zookeeper_admin_path;
+            self.serve_http(listener, admin::commands(self.zookeeper.clone(), path));
         }
         let mut published = self.replica.published();
         tokio::select! {
@@ -238,15 +292,39 @@ impl<'a> Member<'a> {
         }
     }
 
-    fn serve_zookeeper(&self, listeners: Vec<Listener>) {
-        for listener in listeners {
-            info!(address = listener.address(), "serving ZooKeeper clients");
+    /// Serves nothing but HTTP.
+    fn serve_http(&self, listener: Listener, http: Router) {
+        let front = Front::<EtcdV3> {
+            grpc: None,
+            http: http.fallback(http::not_found),
+            timings: None,
+            held: self.held.clone(),
+        };
+        self.clients.serve(listener, front);
+    }
+
+    fn serve_zookeeper(&self, sockets: Vec<StreamSocket>) {
+        for StreamSocket { listener, tls } in sockets {
+            let address = listener.address();
+            info!(address, secure = tls.is_some(), "serving ZooKeeper clients");
             let zookeeper = self.zookeeper.clone();
             self.clients.serve_streams(listener, move |stream, peer| {
-                let zookeeper = zookeeper.clone();
+                let (zookeeper, tls) = (zookeeper.clone(), tls.clone());
                 async move {
-                    let port = stream.local_addr().map_or(0, |address| address.port());
-                    zookeeper.serve(stream, peer, port).await;
+                    let Some(tls) = tls else {
+                        return zookeeper.serve(stream, Arrival::plain(peer)).await;
+                    };
+                    let Some(stream) = tls.accept(stream).await else {
+                        let failed = &zookeeper.stats().handshakes_failed;
+                        failed.fetch_add(1, Ordering::Relaxed);
+                        return;
+                    };
+                    let arrival = Arrival {
+                        peer,
+                        secure: true,
+                        subject: tls::subject(&stream),
+                    };
+                    zookeeper.serve(stream, arrival).await;
                 }
             });
         }

@@ -3,6 +3,7 @@
 
 use crate::config::Config;
 use crate::flags::value::{FlagValue, StreamUrls, Urls};
+use crate::tls::{ClientAuth, Files};
 use crate::url::Url;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::str::FromStr;
@@ -15,13 +16,24 @@ const ELSEWHERE: &[&str] = &[
     "dataLogDir",
     "initLimit",
     "syncLimit",
-    "admin.enableServer",
+    "serverCnxnFactory",
+    "authProvider.x509",
+    "globalOutstandingLimit",
+    "metricsProvider.exportJvmInfo",
 ];
+
+/// Where ZooKeeper's AdminServer listens unless told otherwise, ...
+const ADMIN_PORT: u16 = 8080;
+/// ... and its page of metrics.
+const METRICS_PORT: u16 = 7000;
+/// How those who have Java's key stores get PEM files of them.
+const TO_PEM: &str = "convert it with `keytool -importkeystore -srckeystore FILE -destkeystore FILE.p12 \
+                      -deststoretype PKCS12` and `openssl pkcs12 -in FILE.p12 -nodes -out FILE.pem`";
 
 /// Takes over what the file sets. A key may bear the prefix that it has as a property of the JVM.
 pub fn apply(text: &str, config: &mut Config, remarks: &mut Vec<String>) -> Result<(), String> {
-    let mut port = None;
-    let mut address = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+    let mut places = Places::default();
+    config.zookeeper.initial_configuration = text.to_owned();
     for line in text.lines().map(str::trim_start) {
         if line.is_empty() || line.starts_with(['#', '!']) {
             continue;
@@ -30,21 +42,127 @@ pub fn apply(text: &str, config: &mut Config, remarks: &mut Vec<String>) -> Resu
         let (key, value) = (key.trim_end(), value.trim());
         let key = key.strip_prefix("zookeeper.").unwrap_or(key);
         let said = |why: String| format!("invalid value {value:?} for {key}: {why}");
-        match key {
-            "clientPort" => port = Some(number::<u16>(value).map_err(said)?),
-            "clientPortAddress" => address = number(value).map_err(said)?,
-            _ if set(&mut config.zookeeper, key, value).map_err(said)? => {}
-            _ if ELSEWHERE.contains(&key) => {}
-            _ => remarks.push(format!(
+        let known = places.set(key, value).map_err(said)?
+            || set(&mut config.zookeeper, key, value).map_err(said)?
+            || set_tls(&mut config.zookeeper_tls, key, value).map_err(said)?
+            || set_admin_path(config, key, value)
+            || ELSEWHERE.contains(&key);
+        if !known {
+            remarks.push(format!(
                 "{key} of the ZooKeeper configuration has no effect here"
-            )),
+            ));
         }
     }
-    if let Some(port) = port.filter(|_| !config.given.contains("listen-zookeeper-urls")) {
-        let url = Url::parse_stream(&format!("tcp://{}", SocketAddr::new(address, port)))?;
-        config.listen_zookeeper_urls = StreamUrls(Urls(vec![url]));
+    places.fill(config)
+}
+
+/// Where the file says to listen, as far as no flag does.
+#[derive(Default)]
+struct Places {
+    clients: Place,
+    secure_clients: Place,
+    metrics: Place,
+    metrics_provider: String,
+    admin: Place,
+    admin_enabled: Option<bool>,
+}
+
+/// An address and a port.
+#[derive(Default)]
+struct Place {
+    address: Option<IpAddr>,
+    port: Option<u16>,
+}
+
+impl Place {
+    /// As a URL of this scheme; none without a port.
+    fn url(&self, scheme: &str) -> Option<String> {
+        let address = self.address.unwrap_or(Ipv4Addr::UNSPECIFIED.into());
+        let port = self.port?;
+        Some(format!("{scheme}://{}", SocketAddr::new(address, port)))
     }
-    Ok(())
+}
+
+impl Places {
+    /// Sets one; answers whether there is such.
+    fn set(&mut self, key: &str, value: &str) -> Result<bool, String> {
+        let port = || number::<u16>(value).map(Some);
+        let address = || number::<IpAddr>(value).map(Some);
+        match key {
+            "clientPort" => self.clients.port = port()?,
+            "clientPortAddress" => self.clients.address = address()?,
+            "secureClientPort" => self.secure_clients.port = port()?,
+            "secureClientPortAddress" => self.secure_clients.address = address()?,
+            "metricsProvider.className" => value.clone_into(&mut self.metrics_provider),
+            "metricsProvider.httpPort" => self.metrics.port = port()?,
+            "metricsProvider.httpHost" => self.metrics.address = address()?,
+            "admin.serverPort" => self.admin.port = port()?,
+            "admin.serverAddress" => self.admin.address = address()?,
+            "admin.enableServer" => self.admin_enabled = Some(bool::parse(value)?),
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    fn fill(mut self, config: &mut Config) -> Result<(), String> {
+        if self.admin_enabled == Some(true) {
+            self.admin.port.get_or_insert(ADMIN_PORT);
+        }
+        if self.metrics_provider.contains("Prometheus") {
+            self.metrics.port.get_or_insert(METRICS_PORT);
+        }
+        let clients = [self.clients.url("tcp"), self.secure_clients.url("tls")];
+        let clients: Vec<String> = clients.into_iter().flatten().collect();
+        if !clients.is_empty() && !config.given.contains("listen-zookeeper-urls") {
+            let urls = clients.iter().map(|url| Url::parse_stream(url));
+            config.listen_zookeeper_urls = StreamUrls(Urls(urls.collect::<Result<_, _>>()?));
+        }
+        let admin = self.admin.url("http");
+        if let Some(url) = admin.filter(|_| self.admin_enabled != Some(false))
+            && !config.given.contains("listen-zookeeper-admin-urls")
+        {
+            config.listen_zookeeper_admin_urls = Urls(vec![Url::parse(&url)?]);
+        }
+        if let Some(url) = self.metrics.url("http")
+            && !config.given.contains("listen-metrics-urls")
+        {
+            config.listen_metrics_urls = Urls(vec![Url::parse(&url)?]);
+        }
+        Ok(())
+    }
+}
+
+fn set_admin_path(config: &mut Config, key: &str, value: &str) -> bool {
+    let known = key == "admin.commandURL";
+    if known {
+        value.clone_into(&mut config.zookeeper_admin_path);
+    }
+    known
+}
+
+/// Sets what TLS is spoken with; answers whether there is such.
+fn set_tls(files: &mut Files, key: &str, value: &str) -> Result<bool, String> {
+    let pem = |path: &str| {
+        let java = [".jks", ".p12", ".pfx", ".bcfks"];
+        match java
+            .iter()
+            .any(|end| path.to_ascii_lowercase().ends_with(end))
+        {
+            true => Err(format!("it is no PEM file; {TO_PEM}")),
+            false => Ok(path.to_owned()),
+        }
+    };
+    match key {
+        "ssl.keyStore.location" => files.cert = pem(value)?,
+        "ssl.trustStore.location" => files.trusted_ca = pem(value)?,
+        "ssl.keyStore.type" | "ssl.trustStore.type" if value.eq_ignore_ascii_case("PEM") => {}
+        "ssl.keyStore.type" | "ssl.trustStore.type" => {
+            return Err(format!("only PEM files are read; {TO_PEM}"));
+        }
+        "ssl.clientAuth" => files.client_auth = ClientAuth::parse(value)?,
+        _ => return Ok(false),
+    }
+    Ok(true)
 }
 
 /// Sets one option; answers whether there is such.
@@ -53,6 +171,7 @@ fn set(options: &mut Options, key: &str, value: &str) -> Result<bool, String> {
         "tickTime" => options.tick = millis(value)?,
         "minSessionTimeout" => options.session_timeout_min = bound(value)?,
         "maxSessionTimeout" => options.session_timeout_max = bound(value)?,
+        "maxCnxns" => options.connections_max = number(value)?,
         "maxClientCnxns" => options.connections_per_address_max = number(value)?,
         "jute.maxbuffer" => options.frame_bytes_max = number(value)?,
         "extendedTypesEnabled" => options.extended_types = bool::parse(value)?,
@@ -60,6 +179,7 @@ fn set(options: &mut Options, key: &str, value: &str) -> Result<bool, String> {
         "DigestAuthenticationProvider.superDigest" => {
             options.super_digest = Some(value.to_owned());
         }
+        "X509AuthenticationProvider.superUser" => options.super_subject = Some(value.to_owned()),
         "4lw.commands.whitelist" => {
             options.words = value
                 .split(',')
@@ -114,6 +234,46 @@ mod tests {
         let urls = config.listen_zookeeper_urls.0.to_string();
         assert_eq!(urls, "tcp://127.0.0.1:21810");
         assert_eq!(remarks, Vec::<String>::new());
+    }
+
+    #[test]
+    fn ports_are_opened_where_the_file_says() {
+        let (config, remarks) = configured(
+            "secureClientPort=2281\nssl.keyStore.location=/k.pem\nssl.keyStore.type=PEM\n\
+             ssl.trustStore.location=/t.pem\nssl.clientAuth=want\nadmin.serverPort=8081\n\
+             admin.serverAddress=127.0.0.1\nadmin.commandURL=/do\nmaxCnxns=7\n\
+             metricsProvider.className=org.x.PrometheusMetricsProvider\n\
+             metricsProvider.httpHost=127.0.0.1\n",
+        );
+        assert_eq!(
+            config.listen_zookeeper_urls.0.to_string(),
+            "tls://0.0.0.0:2281"
+        );
+        let (admin, metrics) = (
+            config.listen_zookeeper_admin_urls,
+            config.listen_metrics_urls,
+        );
+        assert_eq!(admin.to_string(), "http://127.0.0.1:8081");
+        assert_eq!(metrics.to_string(), "http://127.0.0.1:7000");
+        assert_eq!(config.zookeeper_admin_path, "/do");
+        assert_eq!(config.zookeeper.connections_max, 7);
+        let tls = config.zookeeper_tls;
+        assert_eq!((&*tls.cert, &*tls.trusted_ca), ("/k.pem", "/t.pem"));
+        assert_eq!(tls.client_auth, ClientAuth::Want);
+        assert_eq!(remarks, Vec::<String>::new());
+        let (config, _) = configured("admin.serverPort=8081\nadmin.enableServer=false\n");
+        assert!(config.listen_zookeeper_admin_urls.0.is_empty());
+    }
+
+    #[test]
+    fn javas_key_stores_are_refused_with_a_way_out() {
+        for line in ["ssl.keyStore.location=/k.jks", "ssl.trustStore.type=PKCS12"] {
+            let refused = apply(line, &mut Config::default(), &mut Vec::new());
+            assert!(
+                refused.is_err_and(|why| why.contains("openssl pkcs12")),
+                "{line}"
+            );
+        }
     }
 
     #[test]

@@ -74,7 +74,8 @@ impl NodeHub {
         }
     }
 
-    /// Which session watches which nodes: one pair for each connection and node.
+    /// Which session watches which nodes, and not only their children: one pair for each connection and
+    /// node.
     pub fn watches(&self) -> Vec<(LeaseId, Arc<[u8]>)> {
         self.shared.table.lock().pairs()
     }

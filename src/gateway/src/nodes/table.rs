@@ -155,10 +155,14 @@ impl Watch {
         }
     }
 
+    /// Whether more than the node's children are watched.
+    fn watches_data(&self) -> bool {
+        !self.data.is_none() || self.recursive != NEVER
+    }
+
     /// Sides watched: what ZooKeeper counts as watches.
     fn count(&self) -> u64 {
-        let data = !self.data.is_none() || self.recursive != NEVER;
-        u64::from(data) + u64::from(!self.children.is_none())
+        u64::from(self.watches_data()) + u64::from(!self.children.is_none())
     }
 }
 
@@ -379,8 +383,9 @@ impl Table {
             .connections
             .values()
             .flat_map(|connection| {
-                let paths = connection.watches.keys().cloned();
-                paths.map(|path| (connection.session, path))
+                let watches = connection.watches.iter();
+                let of_data = watches.filter(|(_, watch)| watch.watches_data());
+                of_data.map(|(path, _)| (connection.session, Path::clone(path)))
             })
             .collect();
         pairs.sort_unstable();

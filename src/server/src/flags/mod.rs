@@ -140,6 +140,7 @@ pub fn parse(
             .map_err(|error| Rejection::Invalid(format!("open {}: {error}", path.display())))?;
         zoo_cfg::apply(&text, &mut config, &mut remarks).map_err(Rejection::Invalid)?;
     }
+    config.check_zookeeper().map_err(Rejection::Invalid)?;
     Ok(Invocation::Serve(Box::new(config), remarks))
 }
 

@@ -4,6 +4,7 @@
 use crate::url::Url;
 use std::collections::BTreeSet;
 use std::time::Duration;
+use zookeeper::Mount;
 
 /// What a flag's text may look like; decides whether a bare `--flag` is complete, and what the
 /// configuration file may hold for it.
@@ -203,6 +204,14 @@ impl FlagValue for StreamUrls {
     const KIND: Kind = Kind::List;
     fn parse(text: &str) -> Result<Self, String> {
         distinct_urls(text, Url::parse_stream).map(StreamUrls)
+    }
+}
+
+impl FlagValue for Mount {
+    const KIND: Kind = Kind::Text;
+    fn parse(text: &str) -> Result<Self, String> {
+        Mount::at(if text.is_empty() { "/" } else { text })
+            .ok_or_else(|| format!("{text:?} is not a path as ZooKeeper's are"))
     }
 }
 

@@ -1,13 +1,15 @@
-//! What is measured, and the page that shows it under etcd's names, so that existing dashboards and
+//! What is measured, and the page that shows it under etcd's and ZooKeeper's names, so that existing dashboards and
 //! alerts light up. Every crate counts for itself; here the counts get their names.
 
 pub mod calls;
 pub mod page;
-mod process;
+pub mod process;
 mod replica;
+mod zookeeper;
 
 use crate::config::MetricsLevel;
 use ::replica::Handle;
+use ::zookeeper::ZooKeeper;
 use calls::Timings;
 use etcd_v3::EtcdV3;
 use gateway::Gate;
@@ -21,6 +23,8 @@ pub struct Metrics {
     gate: Gate,
     replica: Handle,
     etcd: EtcdV3,
+    /// None where nobody listens for its clients.
+    zookeeper: Option<ZooKeeper>,
     /// Taken only when everything is to be measured.
     pub timings: Option<Arc<Timings>>,
 }
@@ -35,7 +39,13 @@ struct Checked {
 
 impl Metrics {
     /// Nothing counted yet.
-    pub fn new(level: MetricsLevel, gate: Gate, replica: Handle, etcd: EtcdV3) -> Metrics {
+    pub fn new(
+        level: MetricsLevel,
+        gate: Gate,
+        replica: Handle,
+        etcd: EtcdV3,
+        zookeeper: Option<ZooKeeper>,
+    ) -> Metrics {
         let timings = match level {
             MetricsLevel::Basic => None,
             MetricsLevel::Extensive => Some(Arc::default()),
@@ -46,6 +56,7 @@ impl Metrics {
             gate,
             replica,
             etcd,
+            zookeeper,
         }
     }
 
@@ -72,6 +83,9 @@ impl Metrics {
         }
         self.write_checks(&mut page);
         process::write(&mut page);
+        if let Some(zookeeper) = &self.zookeeper {
+            zookeeper::write(&mut page, &zookeeper.office().figures());
+        }
         page.finish()
     }
 

@@ -61,6 +61,20 @@ impl Family<'_> {
         self.line("_count", labels, None, below);
     }
 
+    /// A summary: what parts of it did not exceed, how often, and how much in all.
+    pub fn summary(&mut self, quantiles: &[(f64, f64)], count: u64, sum: f64) {
+        for (part, value) in quantiles {
+            self.sample(&[("quantile", &part.to_string())], value);
+        }
+        self.line("_sum", &[], None, sum);
+        self.summary_count(count);
+    }
+
+    /// A summary of which only that is known.
+    pub fn summary_count(&mut self, count: u64) {
+        self.line("_count", &[], None, count);
+    }
+
     fn line(
         &mut self,
         suffix: &str,
@@ -104,6 +118,8 @@ mod tests {
         family.sample(&[("x", "q\"\\\n"), ("y", "")], 1.5);
         let mut family = page.family("c_seconds", "Cs.", "histogram");
         family.histogram(&[("To", "z")], &[0.001, 8.192], &[1, 2, 3], 0.25);
+        let mut family = page.family("d", "Ds.", "summary");
+        family.summary(&[(0.5, 1.0)], 3, 4.5);
         assert_eq!(
             page.finish(),
             "# HELP a_total As.\n# TYPE a_total counter\na_total 5\n\
@@ -112,7 +128,9 @@ mod tests {
              c_seconds_bucket{To=\"z\",le=\"0.001\"} 1\n\
              c_seconds_bucket{To=\"z\",le=\"8.192\"} 3\n\
              c_seconds_bucket{To=\"z\",le=\"+Inf\"} 6\n\
-             c_seconds_sum{To=\"z\"} 0.25\nc_seconds_count{To=\"z\"} 6\n"
+             c_seconds_sum{To=\"z\"} 0.25\nc_seconds_count{To=\"z\"} 6\n\
+             # HELP d Ds.\n# TYPE d summary\n\
+             d{quantile=\"0.5\"} 1\nd_sum 4.5\nd_count 3\n"
         );
     }
 }

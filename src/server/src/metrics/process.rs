@@ -3,6 +3,7 @@
 use super::page::Page;
 use rustix::param::{clock_ticks_per_second, page_size};
 use std::fs;
+use zookeeper::OpenFiles;
 
 /// Adds what can be read; a figure that cannot is left out.
 pub fn write(page: &mut Page) {
@@ -30,20 +31,25 @@ pub fn write(page: &mut Page) {
             );
         }
     }
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-    let open = fs::read_dir("/proc/self/fd").map(Iterator::count);
-    if let (Some(limit), Ok(open)) = (limit, open) {
-        // The directory's own descriptor is one of them.
-        let open = open.saturating_sub(1);
+    if let Some(OpenFiles { open, max }) = open_files() {
         page.gauge(
             "process_max_fds",
             "Maximum number of open file descriptors.",
-            limit,
+            max,
         );
         page.gauge("process_open_fds", "Number of open file descriptors.", open);
-        page.gauge("os_fd_limit", "The file descriptor limit.", limit);
+        page.gauge("os_fd_limit", "The file descriptor limit.", max);
         page.gauge("os_fd_used", "The number of used file descriptors.", open);
     }
+}
+
+/// What this process has open, and may open.
+pub fn open_files() -> Option<OpenFiles> {
+    let max = rustix::process::getrlimit(rustix::process::Resource::Nofile).current?;
+    let open = fs::read_dir("/proc/self/fd").ok()?.count() as u64;
+    // The directory's own descriptor is one of them.
+    let open = open.saturating_sub(1);
+    Some(OpenFiles { open, max })
 }
 
 /// The parts of `/proc/self/stat` that are wanted.

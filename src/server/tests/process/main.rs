@@ -2,6 +2,7 @@
 
 mod full_disk;
 mod server;
+mod zookeeper;
 
 use server::{PATIENCE, Server, get, put, run};
 use std::io::{Read, Write};

@@ -27,6 +27,8 @@ pub fn run(args: &[&str]) -> Output {
 pub struct Server {
     pub process: Child,
     log: BufReader<ChildStderr>,
+    /// What was read of it.
+    seen: Vec<Value>,
     /// Where it serves clients; known once it is ready.
     pub address: String,
 }
@@ -51,6 +53,7 @@ impl Server {
         let mut server = Server {
             process,
             log,
+            seen: Vec::new(),
             address: String::new(),
         };
         server.await_line("ready to serve client requests");
@@ -61,37 +64,34 @@ impl Server {
 
     /// Reads the log up to a line whose message starts so.
     pub fn await_line(&mut self, message: &str) -> Value {
-        let mut seen = String::new();
         loop {
             let mut line = String::new();
             let read = self.log.read_line(&mut line).expect("a readable log");
-            assert!(read > 0, "the log ended before {message:?}:\n{seen}");
+            let seen = &mut self.seen;
+            assert!(read > 0, "the log ended before {message:?}:\n{seen:#?}");
             let event: Value = serde_json::from_str(&line).expect("a line is JSON");
-            if event["msg"].as_str().expect("text").starts_with(message) {
+            seen.push(event.clone());
+            if says(&event, message) {
                 return event;
             }
-            seen.push_str(&line);
         }
     }
 
-    pub fn connect(&self) -> TcpStream {
-        let stream = TcpStream::connect(&self.address).expect("it listens");
-        stream.set_read_timeout(Some(PATIENCE)).expect("settable");
-        stream
+    /// The addresses in the lines read so far whose message starts so.
+    pub fn addresses(&self, message: &str) -> Vec<&str> {
+        let lines = self.seen.iter().filter(|event| says(event, message));
+        lines
+            .filter_map(|event| event["address"].as_str())
+            .collect()
     }
 
     /// Sends bytes and reads until the server closes.
     pub fn exchange(&self, sent: &[u8]) -> String {
-        let mut stream = self.connect();
-        stream.write_all(sent).expect("writable");
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).expect("it closes");
-        String::from_utf8_lossy(&answer).into_owned()
+        exchange(&self.address, sent)
     }
 
     pub fn get(&self, path: &str) -> String {
-        let head = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-        self.exchange(head.as_bytes())
+        get_from(&self.address, path)
     }
 
     pub async fn kv(&self) -> KvClient<Channel> {
@@ -113,6 +113,31 @@ impl Drop for Server {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
+}
+
+fn says(event: &Value, message: &str) -> bool {
+    event["msg"].as_str().expect("text").starts_with(message)
+}
+
+fn connect(address: &str) -> TcpStream {
+    let stream = TcpStream::connect(address).expect("it listens");
+    stream.set_read_timeout(Some(PATIENCE)).expect("settable");
+    stream
+}
+
+/// Sends bytes to an address and reads until it closes.
+pub fn exchange(address: &str, sent: &[u8]) -> String {
+    let mut stream = connect(address);
+    stream.write_all(sent).expect("writable");
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).expect("it closes");
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// Asks by HTTP.
+pub fn get_from(address: &str, path: &str) -> String {
+    let head = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    exchange(address, head.as_bytes())
 }
 
 pub async fn put(kv: &mut KvClient<Channel>, key: &'static str, value: &'static str) {
