@@ -123,15 +123,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
         Ok(())
     }
 
-    fn command(&mut self, steps: Steps) -> Command {
-        let turn = Turn {
+    /// The connection's next turn.
+    fn take_turn(&mut self) -> Turn {
+        let seq = self.turn;
+        self.turn += 1;
+        Turn {
             lease: self.key.id,
             attachment: self.key.attachment,
-            seq: self.turn,
-        };
-        self.turn += 1;
+            seq,
+        }
+    }
+
+    fn command(&mut self, steps: Steps) -> Command {
         Command::Nodes(Nodes {
-            turn: Some(turn),
+            turn: Some(self.take_turn()),
             by: (!self.may_everything()).then(|| Arc::clone(&self.ids)),
             ops: steps.ops,
         })
@@ -369,14 +374,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
             .answer(xid, moment.revision(), |out| out.int(count));
     }
 
-    /// Ends the session.
+    /// Ends the session, if it is still this connection's.
     async fn close(&mut self, xid: i32) -> Result<(), Over> {
-        let revoke = Command::Revoke(self.key.id);
-        let closed = self
-            .shared
-            .gate
-            .propose(&Principal::Anonymous, revoke)
-            .await;
+        let close = Command::Close(self.take_turn());
+        let closed = self.shared.gate.propose(&Principal::Anonymous, close).await;
         let at = match closed {
             Ok(accepted) => accepted.revision,
             Err(Error::Refused(Refusal::LeaseNotFound(_))) => self.reader().revision(),

@@ -60,7 +60,8 @@ pub fn cost(command: &Command) -> u64 {
         | Command::Expire(_)
         | Command::Checkpoint(_)
         | Command::Alarm(_)
-        | Command::Attach(_) => 0,
+        | Command::Attach(_)
+        | Command::Close(_) => 0,
     }
 }
 

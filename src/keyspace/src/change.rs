@@ -29,7 +29,8 @@ pub enum Outcome {
     Txn(TxnOutcome),
     /// To commands whose success says it all.
     Done,
-    /// To [`crate::Command::Revoke`] and [`crate::Command::Expire`]: how many keys went.
+    /// To [`crate::Command::Revoke`], [`crate::Command::Close`] and [`crate::Command::Expire`]: how many
+    /// keys went.
     Ended(u64),
     /// To [`crate::Command::Nodes`]: one answer for each step.
     Nodes(Vec<NodeAnswer>),

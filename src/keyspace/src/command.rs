@@ -41,6 +41,9 @@ pub enum Command {
     /// A session goes on through another connection.
     #[n(8)]
     Attach(#[n(0)] Attach),
+    /// A session's own client ends it, when it is that connection's turn: otherwise as `Revoke`.
+    #[n(9)]
+    Close(#[n(0)] Turn),
 }
 
 /// See [`Command::Grant`].
@@ -103,7 +106,7 @@ pub struct Nodes {
     pub ops: Vec<NodeOp>,
 }
 
-/// A session's write: which one of which of its connections. One that is not the connection's next
+/// A session's write, or its end: which one of which of its connections. One that is not the connection's next
 /// is refused, so that none takes effect after an earlier one was lost, nor after the session went
 /// on through another connection. It is the next one's turn then, even if the steps are refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]

@@ -89,6 +89,7 @@ impl Keyspace {
                 Command::Alarm(change) => Ok(self.alarm(*change)),
                 Command::Nodes(nodes) => self.nodes(nodes),
                 Command::Attach(attach) => self.attach(attach),
+                Command::Close(turn) => self.revoke(turn.lease),
             }
         });
         let (outcome, finished) = match result {
@@ -113,7 +114,7 @@ impl Keyspace {
             Command::Grant(_) => (true, true),
             Command::Compact(_) | Command::Revoke(_) | Command::Expire(_) => (false, true),
             Command::Nodes(nodes) => (nodes.ops.iter().any(NodeOp::grows), true),
-            Command::Attach(_) => (false, true),
+            Command::Attach(_) | Command::Close(_) => (false, true),
             Command::Checkpoint(_) | Command::Alarm(_) => (false, false),
         };
         let alarms = self.shared.alarms.read();

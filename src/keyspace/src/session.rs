@@ -58,6 +58,7 @@ impl Keyspace {
     pub(crate) fn take_turn(&self, command: &Command) -> std::result::Result<(), Refusal> {
         match command {
             Command::Nodes(nodes) => nodes.turn.map_or(Ok(()), |turn| self.turn(turn)),
+            Command::Close(turn) => self.turn(*turn),
             Command::Txn(_)
             | Command::Compact(_)
             | Command::Grant(_)

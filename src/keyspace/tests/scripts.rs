@@ -6,7 +6,7 @@
 
 mod language;
 
-use goldenscript::{Argument, Command as Line, Context, Runner};
+use goldenscript::{Argument, ArgumentConsumer, Command as Line, Context, Runner};
 use keyspace::command::{
     Alarm, AlarmChange, Attach, Expired, Grant, LeaseRemaining, Nodes, Session, Turn,
 };
@@ -203,11 +203,7 @@ fn command(line: &Line) -> Result<Option<Command>, Box<dyn Error>> {
         // Steps at nodes: see `language/nodes.rs`.
         "nodes" => Command::Nodes(Nodes {
             turn: match args.take_key("session") {
-                Some(session) => Some(Turn {
-                    lease: LeaseId(number(Some(session))?),
-                    attachment: number(args.take_key("via"))?,
-                    seq: number(args.take_key("seq"))?,
-                }),
+                Some(session) => Some(turn(session, &mut args)?),
                 None => None,
             },
             by: args.take_key("by").map(identities).transpose()?,
@@ -231,6 +227,10 @@ fn command(line: &Line) -> Result<Option<Command>, Box<dyn Error>> {
                 None => None,
             },
         }),
+        "close" => {
+            let session = args.next_pos().ok_or("a session is missing")?;
+            Command::Close(turn(session, &mut args)?)
+        }
         "revoke" => Command::Revoke(LeaseId(number(args.next_pos())?)),
         "expire" => {
             let attachment = args.take_key("via").map(str::parse).transpose()?;
@@ -258,6 +258,14 @@ fn command(line: &Line) -> Result<Option<Command>, Box<dyn Error>> {
     };
     args.reject_next()?;
     Ok(Some(command))
+}
+
+fn turn(session: &str, args: &mut ArgumentConsumer<'_>) -> Result<Turn, Box<dyn Error>> {
+    Ok(Turn {
+        lease: LeaseId(number(Some(session))?),
+        attachment: number(args.take_key("via"))?,
+        seq: number(args.take_key("seq"))?,
+    })
 }
 
 /// `digest:bob,ip:1.2.3.4`

@@ -111,6 +111,7 @@ impl Expiry {
                 attachment: Some(attach.attachment),
             },
             Command::Revoke(lease) => return self.ended(*lease),
+            Command::Close(turn) => return self.ended(turn.lease),
             Command::Expire(leases) => {
                 leases.iter().for_each(|expired| self.expired(expired));
                 // There may be more nodes.

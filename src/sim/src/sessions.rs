@@ -22,6 +22,8 @@ const FIRST: i64 = 1_000_000_000;
 const PATIENCE: u64 = 1_000_000;
 /// Writes made at once.
 const BURST_MAX: u64 = 5;
+/// Of a thousand such bursts, how many end with the session's own end.
+const CLOSING_PERMILLE: u64 = 50;
 
 /// All such clients, and what became of what they asked for.
 #[derive(Default)]
@@ -41,7 +43,16 @@ struct Client {
     session: Option<i64>,
     state: State,
     /// The writes that are under way through its connection, or were when it was given up.
-    writes: BTreeMap<u64, (Token, i64, Write)>,
+    writes: BTreeMap<u64, UnderWay>,
+}
+
+/// A write that is under way.
+struct UnderWay {
+    token: Token,
+    session: i64,
+    write: Write,
+    /// It is the session's end.
+    closes: bool,
 }
 
 #[derive(Default)]
@@ -83,7 +94,7 @@ impl Sessions {
         let effects = self.effects.get(&session)?.iter();
         effects.rev().find_map(|effect| match effect {
             Effect::Attached(connection) => Some(*connection),
-            Effect::Wrote(_) => None,
+            Effect::Wrote(_) | Effect::Closed(_) => None,
         })
     }
 
@@ -102,6 +113,10 @@ impl Sessions {
                 let (session, write) = write_of(&nodes.ops[0].path);
                 (session, Effect::Wrote(write))
             }
+            Command::Close(turn) => {
+                let write = (turn.attachment, turn.seq);
+                (turn.lease.0, Effect::Closed(write))
+            }
             Command::Txn(_)
             | Command::Compact(_)
             | Command::Revoke(_)
@@ -119,8 +134,8 @@ impl Client {
         self.state = State::Outside;
         // The member notices the end of a connection at once, or much later.
         if rng.permille(500) {
-            for (token, _, _) in self.writes.values() {
-                token.gave_up.set(true);
+            for under_way in self.writes.values() {
+                under_way.token.gave_up.set(true);
             }
             self.writes.clear();
         }
@@ -199,13 +214,14 @@ impl World {
         self.arrive(member, Input::Propose(token, command))
     }
 
-    /// Some writes, one after the other, from `first` on.
+    /// Some writes, one after the other, from `first` on; perhaps the session's end is the last.
     fn write_on(&mut self, nth: usize, member: u64, first: Write) -> Result<(), Failure> {
         let (connection, next) = first;
         let Some(session) = self.sessions.clients[nth].session else {
             return Ok(());
         };
         let end = next + 1 + self.rng.below(BURST_MAX);
+        let closes = self.rng.permille(CLOSING_PERMILLE);
         self.sessions.clients[nth].state = State::Inside {
             member,
             connection,
@@ -217,18 +233,27 @@ impl World {
                 attachment: connection,
                 seq,
             };
-            let turn = Some(turn).filter(|_| self.options.plant != Some(Plant::NoTurns));
-            let nodes = Nodes {
-                turn,
-                by: None,
-                ops: vec![op_of(session, (connection, seq))],
+            let closes = closes && seq + 1 == end;
+            let command = if closes {
+                Command::Close(turn)
+            } else {
+                Command::Nodes(Nodes {
+                    turn: Some(turn).filter(|_| self.options.plant != Some(Plant::NoTurns)),
+                    by: None,
+                    ops: vec![op_of(session, (connection, seq))],
+                })
             };
             let token = self.token();
-            let under_way = (token.clone(), session, (connection, seq));
+            let under_way = UnderWay {
+                token: token.clone(),
+                session,
+                write: (connection, seq),
+                closes,
+            };
             self.sessions.clients[nth]
                 .writes
                 .insert(token.id, under_way);
-            self.arrive(member, Input::Propose(token, Command::Nodes(nodes)))?;
+            self.arrive(member, Input::Propose(token, command))?;
         }
         Ok(())
     }
@@ -244,12 +269,21 @@ impl World {
             _ => None,
         };
         let accepted = matches!(answer, Answer::Applied(_)) && refusal.is_none();
-        let over = matches!(refusal, Some(Refusal::LeaseNotFound(_)));
+        let mut over = matches!(refusal, Some(Refusal::LeaseNotFound(_)));
         let current = match (client.writes.remove(&token), &client.state) {
-            (Some((_, session, write)), state) => {
+            (
+                Some(UnderWay {
+                    session,
+                    write,
+                    closes,
+                    ..
+                }),
+                state,
+            ) => {
                 if accepted {
                     let acknowledged = self.sessions.acknowledged.entry(session);
                     acknowledged.or_default().insert(write);
+                    over |= closes;
                 }
                 matches!(state, State::Inside { connection, .. } if *connection == write.0)
             }
@@ -270,7 +304,7 @@ impl World {
                 };
             }
             State::Entering { .. } => client.state = State::Outside,
-            State::Inside { .. } if !accepted => client.leave(&mut self.rng),
+            State::Inside { .. } if !accepted || over => client.leave(&mut self.rng),
             State::Inside { .. } | State::Outside => {}
         }
         if over {

@@ -379,6 +379,9 @@ impl World {
                 self.leases.insert(grant.lease.0, line);
             }
             Command::Revoke(lease) => drop(self.leases.remove(&lease.0)),
+            Command::Close(turn) if done.applied.outcome.is_ok() => {
+                self.leases.remove(&turn.lease.0);
+            }
             Command::Expire(leases) => {
                 for Expired { lease, attachment } in leases {
                     if self.sessions.holder(lease.0) != *attachment {
@@ -397,6 +400,7 @@ impl World {
             | Command::Checkpoint(_)
             | Command::Alarm(_)
             | Command::Attach(_)
+            | Command::Close(_)
             | Command::Nodes(_) => {}
         }
         Ok(())

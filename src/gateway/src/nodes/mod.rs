@@ -130,6 +130,7 @@ impl NodeHub {
         }
         match command {
             Command::Revoke(lease) => lock().end(*lease, None, wakers),
+            Command::Close(turn) => lock().end(turn.lease, None, wakers),
             Command::Expire(leases) => {
                 let mut table = lock();
                 for expired in leases {

@@ -216,7 +216,9 @@ impl Naive {
                 }
                 Ok(PlainOutcome::Done)
             }
-            Command::Nodes(_) | Command::Attach(_) => unreachable!("tested apart"),
+            Command::Nodes(_) | Command::Attach(_) | Command::Close(_) => {
+                unreachable!("tested apart")
+            }
             Command::Alarm(change) => {
                 let standing = (change.member, change.alarm);
                 if change.raised {

@@ -184,6 +184,7 @@ fn command() -> impl Strategy<Value = Command> {
     prop_oneof![
         6 => nodes().prop_map(Command::Nodes),
         1 => attach,
+        1 => turn().prop_map(Command::Close),
         4 => txn.prop_map(|then| Command::Txn(Txn { then, ..Txn::default() })),
         2 => grant,
         1 => (1i64..3).prop_map(|lease| Command::Revoke(LeaseId(lease))),
@@ -222,6 +223,12 @@ impl Sessions {
                         !matches!(refused, Some(Refusal::Moved | Refusal::OutOfTurn)),
                         "{refused:?}"
                     ),
+                }
+            }
+            Command::Close(turn) => {
+                assert_eq!(outcome.clone().err(), self.take_turn(*turn).err());
+                if outcome.is_ok() {
+                    self.0.remove(&turn.lease);
                 }
             }
             Command::Grant(grant) => {

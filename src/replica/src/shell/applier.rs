@@ -224,7 +224,7 @@ impl Watch {
                 false
             }
             Command::Attach(_) => false,
-            Command::Revoke(_) => {
+            Command::Revoke(_) | Command::Close(_) => {
                 stats.leases_revoked.add(1);
                 true
             }
@@ -277,7 +277,8 @@ pub fn is_light(committed: &Committed<Reply>) -> bool {
                         | Command::Revoke(_)
                         | Command::Expire(_)
                         | Command::Checkpoint(_)
-                        | Command::Alarm(_),
+                        | Command::Alarm(_)
+                        | Command::Close(_),
                     )
                     | Step::Describe(_) => false,
                 })

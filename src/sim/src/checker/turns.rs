@@ -1,5 +1,6 @@
 //! A session's writes: those of one connection take effect in their order and without a gap, none
 //! after the session went on through another connection, and none that was acknowledged is missing.
+//! The session's end, when its client asks for it, is one of its writes, and the last.
 
 use std::collections::BTreeSet;
 use thiserror::Error;
@@ -14,6 +15,8 @@ pub enum Effect {
     Attached(u64),
     /// A write.
     Wrote(Write),
+    /// The session's end, asked for as this write.
+    Closed(Write),
 }
 
 /// A promise that was broken.
@@ -35,6 +38,12 @@ pub enum Violation {
         /// Which one was next.
         next: u64,
     },
+    /// Something took effect in a session that its client had ended.
+    #[error("connection {connection} took effect in a session that was closed")]
+    AfterEnd {
+        /// Through which connection.
+        connection: u64,
+    },
     /// A write that was acknowledged did not take effect.
     #[error("connection {}: write {} was acknowledged and is lost", .0.0, .0.1)]
     Lost(Write),
@@ -42,22 +51,28 @@ pub enum Violation {
 
 /// Looks for a broken promise.
 pub fn check(effects: &[Effect], acknowledged: &BTreeSet<Write>) -> Result<(), Violation> {
-    let (mut holder, mut next) = (0, 0);
+    let (mut holder, mut next, mut closed) = (0, 0, false);
     let mut done = BTreeSet::new();
     for effect in effects {
-        match *effect {
-            Effect::Attached(connection) => (holder, next) = (connection, 0),
-            Effect::Wrote(write) if write.0 != holder => {
-                return Err(Violation::Stale { write, holder });
+        let write = match *effect {
+            Effect::Attached(connection) | Effect::Wrote((connection, _)) if closed => {
+                return Err(Violation::AfterEnd { connection });
             }
-            Effect::Wrote(write) if write.1 != next => {
-                return Err(Violation::OutOfTurn { write, next });
+            Effect::Attached(connection) => {
+                (holder, next) = (connection, 0);
+                continue;
             }
-            Effect::Wrote(write) => {
-                next += 1;
-                done.insert(write);
-            }
+            Effect::Wrote(write) | Effect::Closed(write) => write,
+        };
+        if write.0 != holder {
+            return Err(Violation::Stale { write, holder });
         }
+        if write.1 != next {
+            return Err(Violation::OutOfTurn { write, next });
+        }
+        next += 1;
+        done.insert(write);
+        closed = matches!(effect, Effect::Closed(_));
     }
     match acknowledged.difference(&done).next() {
         Some(lost) => Err(Violation::Lost(*lost)),
@@ -68,7 +83,7 @@ pub fn check(effects: &[Effect], acknowledged: &BTreeSet<Write>) -> Result<(), V
 #[cfg(test)]
 mod tests {
     use super::*;
-    use Effect::{Attached, Wrote};
+    use Effect::{Attached, Closed, Wrote};
 
     fn judge(effects: &[Effect], acknowledged: &[Write]) -> Result<(), Violation> {
         check(effects, &acknowledged.iter().copied().collect())
@@ -82,8 +97,9 @@ mod tests {
             Wrote((1, 1)),
             Attached(2),
             Wrote((2, 0)),
+            Closed((2, 1)),
         ];
-        assert_eq!(judge(&effects, &[(1, 1), (2, 0)]), Ok(()));
+        assert_eq!(judge(&effects, &[(1, 1), (2, 0), (2, 1)]), Ok(()));
         assert_eq!(judge(&[], &[]), Ok(()));
     }
 
@@ -99,6 +115,16 @@ mod tests {
         assert_eq!(
             judge(&gap, &[]),
             Err(Violation::OutOfTurn { write, next: 0 })
+        );
+        let late_end = [Attached(1), Attached(2), Closed((1, 0))];
+        assert!(judge(&late_end, &[]).is_err());
+        let early_end = [Attached(1), Closed(write)];
+        assert!(judge(&early_end, &[]).is_err());
+        let after_end = [Attached(1), Closed((1, 0)), Attached(2)];
+        let connection = 2;
+        assert_eq!(
+            judge(&after_end, &[]),
+            Err(Violation::AfterEnd { connection })
         );
         let twice = [Attached(1), Wrote((1, 0)), Wrote((1, 0))];
         assert!(judge(&twice, &[]).is_err());
