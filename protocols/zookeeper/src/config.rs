@@ -38,6 +38,10 @@ pub struct Options {
     pub initial_configuration: String,
     /// What the process may open, and has open.
     pub files: fn() -> Option<OpenFiles>,
+    /// `reconfigEnabled`: whether the members can be changed.
+    pub reconfig: bool,
+    /// `standaloneEnabled`: whether a single member counts as a server that stands alone.
+    pub standalone: bool,
     /// `4lw.commands.whitelist`: the four-letter words that are answered; `*` is all.
     pub words: Vec<String>,
 }
@@ -70,6 +74,8 @@ impl Default for Options {
             data_dir: String::new(),
             initial_configuration: String::new(),
             files: || None,
+            reconfig: false,
+            standalone: true,
             words: vec!["srvr".to_owned()],
         }
     }

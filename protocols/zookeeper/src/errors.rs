@@ -56,6 +56,9 @@ pub enum Code {
     /// Members are not changed this way.
     #[error("reconfig is disabled")]
     ReconfigDisabled,
+    /// The members would not be enough, or not ready, to decide anything.
+    #[error("no quorum of the new members")]
+    NewConfigNoQuorum,
 }
 
 impl Code {
@@ -67,6 +70,7 @@ impl Code {
             Code::MarshallingError => -5,
             Code::Unimplemented => -6,
             Code::BadArguments => -8,
+            Code::NewConfigNoQuorum => -13,
             Code::NoNode => -101,
             Code::NoAuth => -102,
             Code::BadVersion => -103,

@@ -7,13 +7,15 @@
 //! Start with [`ZooKeeper::serve`]. From the outside in: `connection` (how one begins), `session` (the
 //! engine: one read, one submission, one write), `request` (what becomes of each request), then what
 //! is pure: [`ops`] and [`read`] (what requests mean in the keyspace), [`record`], [`jute`] and
-//! [`reply`] (how they travel), [`acl`], [`path`] and [`system`] (ZooKeeper's rules), [`mount`] (whose
-//! paths are which keys), and last what operators ask: [`words`], [`admin`] and [`figures`].
+//! [`reply`] (how they travel), [`acl`], [`path`], [`system`] and [`ensemble`] (ZooKeeper's rules),
+//! [`mount`] (whose paths are which keys), and last what operators ask: [`words`], [`admin`] and
+//! [`figures`].
 
 pub mod acl;
 pub mod admin;
 pub mod config;
 mod connection;
+pub mod ensemble;
 pub mod errors;
 pub mod figures;
 pub mod frame;
@@ -66,6 +68,18 @@ impl ZooKeeper {
                 stats: Stats::default(),
             }),
         }
+    }
+
+    /// Tells who watches the members of their changes, as long as the server runs.
+    pub async fn attend(&self) {
+        let Shared { gate, options, .. } = &*self.shared;
+        let mut changes = gate.roster_changes();
+        let config = options.mount.key(system::CONFIG.as_bytes());
+        while changes.changed().await.is_ok() {
+            gate.hub().nodes().changed_aside(&config, gate.reader());
+        }
+        // The replica has stopped, and with it the members' changes.
+        std::future::pending().await
     }
 
     /// What is counted.

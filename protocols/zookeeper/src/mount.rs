@@ -29,6 +29,9 @@ impl Mount {
     /// The key of a node.
     pub fn key<'p>(&self, path: &'p [u8]) -> Cow<'p, [u8]> {
         let prefix = self.prefix.as_bytes();
+        if let Some(name) = system::name(path) {
+            return name.into();
+        }
         match path {
             path if prefix.is_empty() => path.into(),
             b"/" => prefix.to_vec().into(),
@@ -64,9 +67,12 @@ impl Mount {
     }
 
     /// The path of a key that clients may hear of: it is one that they could have created.
-    pub fn shown<'k>(&self, key: &'k [u8]) -> Option<&'k str> {
+    pub fn shown<'k>(&self, key: &'k [u8]) -> Option<Cow<'k, str>> {
+        if let Some(path) = system::path_of(key) {
+            return Some(path.into());
+        }
         let path = std::str::from_utf8(self.path(key)?).ok()?;
-        (path::is_valid(path) && !system::is_system(path)).then_some(path)
+        (path::is_valid(path) && !system::is_system(path)).then_some(path.into())
     }
 
     /// The keys beneath the root.
@@ -163,7 +169,7 @@ mod tests {
         ] {
             assert_eq!(mount.key(path.as_bytes()), key.as_bytes());
             assert_eq!(mount.path(key.as_bytes()), Some(path.as_bytes()));
-            assert_eq!(mount.shown(key.as_bytes()), Some(path));
+            assert_eq!(mount.shown(key.as_bytes()).as_deref(), Some(path));
         }
         for outside in ["/", "/apps", "/apps/zkx", "/apps/other/a", "zk"] {
             assert_eq!(mount.path(outside.as_bytes()), None, "{outside}");
@@ -182,9 +188,19 @@ mod tests {
     fn the_shared_root_changes_nothing() {
         let mount = Mount::default();
         assert!(matches!(mount.key(b"/a"), Cow::Borrowed(b"/a")));
-        assert_eq!(mount.shown(b"/a"), Some("/a"));
+        assert_eq!(mount.shown(b"/a").as_deref(), Some("/a"));
         assert_eq!(mount.shown(b"/zookeeper/config"), None);
         assert_eq!(mount.shown(b"a"), None);
+    }
+
+    #[test]
+    fn zookeepers_own_nodes_are_no_keys() {
+        for path in ["/zookeeper", "/zookeeper/config"] {
+            let key = mount().key(path.as_bytes()).into_owned();
+            assert_eq!(key, *Mount::default().key(path.as_bytes()));
+            assert_eq!(key, format!("\0{path}").as_bytes());
+            assert_eq!(mount().shown(&key).as_deref(), Some(path));
+        }
     }
 
     #[test]

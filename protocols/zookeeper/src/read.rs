@@ -1,6 +1,8 @@
 //! Reads: what a node looks like to a client, and the watches left on the way.
 
 use crate::acl;
+use crate::config::Options;
+use crate::ensemble::Ensemble;
 use crate::errors::Code;
 use crate::jute::Write as _;
 use crate::mount::Mount;
@@ -11,10 +13,10 @@ use crate::reply::Replies;
 use crate::stat::{self, Stat};
 use crate::system::{self, SystemNode};
 use bytes::Bytes;
-use gateway::NodeWatcher;
 use gateway::keyspace::access::{AccessEntry, Identity, Permissions, allows};
 use gateway::keyspace::{LeaseId, NodeView, Reader, Revision};
 use gateway::nodes::{Mode, Once, What, Which};
+use gateway::{Gate, NodeWatcher};
 use std::borrow::Cow;
 
 /// The longest answer to a multi-read. A request of the longest size could ask for 50,000 nodes of
@@ -34,8 +36,11 @@ pub struct Desk<'a> {
     pub session: LeaseId,
     /// Who the client has shown to be; none may do everything.
     pub by: Option<&'a [Identity]>,
-    /// Data above this is not sent: it would cut off a client that expects no more, again and again.
-    pub data_bytes_max: usize,
+    /// The way to the members.
+    pub gate: &'a Gate,
+    /// The settings. Data above the largest frame is not sent: it would cut off a client that expects
+    /// no more, again and again.
+    pub options: &'a Options,
 }
 
 /// A node, whichever realm it is of.
@@ -61,7 +66,8 @@ impl Found {
             Found::Shared(node, _) => stat::data(node),
             Found::Root(node, _) if node.entry.is_some() => stat::data(node),
             // ZooKeeper makes the root and its own nodes with empty data.
-            Found::Root(_, _) | Found::System(_) => Some(&[]),
+            Found::Root(_, _) => Some(&[]),
+            Found::System(node) => Some(node.data.as_bytes()),
         }
     }
 
@@ -214,7 +220,7 @@ impl Desk<'_> {
 
     fn sendable(&self, node: Found) -> Result<Seen, Code> {
         let bytes = node.data().map_or(0, <[u8]>::len);
-        match bytes <= self.data_bytes_max {
+        match bytes <= self.options.frame_bytes_max {
             true => Ok(Seen::Data(node)),
             false => Err(Code::SystemError),
         }
@@ -243,7 +249,33 @@ impl Desk<'_> {
             None => self.reader.node(&key),
             Some(_) => self.watcher.node(&key, Once::Data, wants),
         };
+        // Only now that a watch is left: who belongs may change in between.
+        let system = match path {
+            system::CONFIG => Some(self.config()),
+            _ => system,
+        };
         (at, self.found(path, system, view))
+    }
+
+    /// The members.
+    pub fn ensemble(&self) -> Ensemble {
+        let (version, members) = self.gate.roster();
+        Ensemble {
+            version,
+            members,
+            standalone_enabled: self.options.standalone,
+        }
+    }
+
+    /// The node that tells of them.
+    pub fn config(&self) -> SystemNode {
+        let ensemble = self.ensemble();
+        let node = system::node(system::CONFIG).expect("it is always there");
+        SystemNode {
+            data: ensemble.config(),
+            stat: ensemble.stat(),
+            ..node
+        }
     }
 
     fn key<'p>(&self, path: &'p str) -> Cow<'p, [u8]> {
@@ -314,7 +346,7 @@ impl Desk<'_> {
         let paths = keys.iter().filter_map(|key| {
             let path = self.mount.shown(key)?;
             let wanted = path.starts_with(prefix.unwrap_or_default());
-            wanted.then(|| key.slice_ref(path.as_bytes()))
+            wanted.then(|| Bytes::copy_from_slice(path.as_bytes()))
         });
         paths.collect()
     }
@@ -359,6 +391,10 @@ impl Desk<'_> {
                 Some(node) => (node.modified > seen).then_some(What::Changed),
             };
             self.rearm(path, Once::Data, news, replies);
+            if *path == system::CONFIG && self.config().stat.mzxid > asked.zxid {
+                self.watcher.remove(&self.key(path), Which::Data);
+                replies.catch_up(self.reader.revision(), What::Changed, path);
+            }
         }
         for path in &asked.exist {
             let news = |node: Option<&NodeView>| node.map(|_| What::Created);
@@ -387,7 +423,7 @@ impl Desk<'_> {
         news: impl Fn(Option<&NodeView>) -> Option<What>,
         replies: &mut Replies,
     ) {
-        // ZooKeeper's own nodes are always there and never change.
+        // ZooKeeper's own nodes are always there.
         let is_own = system::node(path).is_some();
         let quiet = |node: Option<&NodeView>| is_own || news(node).is_none();
         let (at, node) = self.watcher.node(&self.key(path), once, quiet);
@@ -422,6 +458,11 @@ impl Desk<'_> {
             true => Ok(()),
             false => Err(Code::NoWatcher),
         }
+    }
+
+    /// Whether the client may change the members.
+    pub fn may_reconfigure(&self) -> bool {
+        self.permits(Found::System(self.config()).acl(), Permissions::WRITE)
     }
 
     /// Whether the client may be told of what happened to a node of this access list.

@@ -70,8 +70,8 @@ pub enum Request<'a> {
     },
     /// Adds an identity by SASL, which is not offered.
     Sasl,
-    /// Changes the members, which is not offered this way.
-    Reconfig,
+    /// Changes the members.
+    Reconfig(Reconfig<'a>),
     /// Who the client is.
     WhoAmI,
     /// Says that the client lives.
@@ -197,6 +197,19 @@ pub enum Read<'a> {
         /// Only paths that start so.
         prefix: Option<&'a str>,
     },
+}
+
+/// A change of the members.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reconfig<'a> {
+    /// Servers that come, or change.
+    pub joining: Option<&'a str>,
+    /// Numbers of servers that go.
+    pub leaving: Option<&'a str>,
+    /// All servers, in place of the two.
+    pub members: Option<&'a str>,
+    /// The version of the members that it is to follow; -1 for any.
+    pub from: i64,
 }
 
 /// What a client had watched on another connection.
@@ -325,7 +338,7 @@ fn request(kind: i32, body: &[u8]) -> Option<Parsed<'_, Request<'_>>> {
         }
         kind::AUTH => auth(body),
         kind::SASL => Ok((body, Request::Sasl)),
-        kind::RECONFIG => Ok((body, Request::Reconfig)),
+        kind::RECONFIG => reconfig(body).map(to(Request::Reconfig)),
         kind::WHO_AM_I => Ok((body, Request::WhoAmI)),
         kind::PING => Ok((body, Request::Ping)),
         kind::CLOSE_SESSION => Ok((body, Request::CloseSession)),
@@ -515,6 +528,20 @@ fn set_watches(input: &[u8], second: bool) -> Parsed<'_, SetWatches<'_>> {
     watches.persistent = persistent;
     watches.recursive = recursive;
     Ok((rest, watches))
+}
+
+fn reconfig(input: &[u8]) -> Parsed<'_, Reconfig<'_>> {
+    let (rest, joining) = jute::maybe_text(input)?;
+    let (rest, leaving) = jute::maybe_text(rest)?;
+    let (rest, members) = jute::maybe_text(rest)?;
+    let (rest, from) = jute::long(rest)?;
+    let reconfig = Reconfig {
+        joining,
+        leaving,
+        members,
+        from,
+    };
+    Ok((rest, reconfig))
 }
 
 fn auth(input: &[u8]) -> Parsed<'_, Request<'_>> {

@@ -29,8 +29,10 @@ struct Mark {
 /// An event to be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Event<'a> {
-    /// When it happened.
+    /// When it happened, for its place among the answers.
     pub revision: Revision,
+    /// When the client is told that it happened.
+    pub zxid: Revision,
     /// What happened.
     pub what: What,
     /// Where.
@@ -135,7 +137,7 @@ impl Replies {
 
 impl Event<'_> {
     fn encode(&self, out: &mut Vec<u8>) {
-        encode_event(out, self.revision.0.cast_signed(), self.what, self.path);
+        encode_event(out, self.zxid.0.cast_signed(), self.what, self.path);
     }
 }
 
@@ -173,6 +175,7 @@ mod tests {
     fn event(revision: u64) -> Event<'static> {
         Event {
             revision: Revision(revision),
+            zxid: Revision(revision),
             what: What::Changed,
             path: "/a",
         }

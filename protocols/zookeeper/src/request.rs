@@ -1,16 +1,17 @@
 //! What becomes of each request of a session.
 
+use crate::ensemble::Change;
 use crate::errors::{Code, Failure};
 use crate::jute::Write as _;
 use crate::ops::{self, Caller, ROOT, Steps};
-use crate::record::{Bad, Header, Request, Write};
+use crate::record::{Bad, Header, Reconfig, Request, Write};
 use crate::session::{Over, Session};
 use crate::stat::Stat;
-use crate::{acl, path, read, system};
+use crate::{acl, ensemble, path, read, system};
 use bytes::Bytes;
 use gateway::keyspace::command::{Nodes, Turn};
 use gateway::keyspace::{Command, Outcome, Refusal, Revision};
-use gateway::{Answered, Error, Principal};
+use gateway::{Answered, Error, MemberError, Principal};
 use std::slice;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -48,7 +49,7 @@ impl<'f> Asked<'f> {
             | Request::RemoveWatches { .. }
             | Request::Auth { .. }
             | Request::Sasl
-            | Request::Reconfig
+            | Request::Reconfig(_)
             | Request::WhoAmI
             | Request::Ping
             | Request::CloseSession => None,
@@ -266,7 +267,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
             Request::Auth { scheme, token } => return self.authenticate(xid, scheme, token),
             // A server without SASL has no token to give, and says so without an error.
             Request::Sasl => self.replies.aside(xid, 0, None, |out| out.buffer(None)),
-            Request::Reconfig => self.refuse_now(xid, Code::ReconfigDisabled),
+            Request::Reconfig(asked) => return self.reconfigure(xid, asked).await,
             Request::WhoAmI => self.who_am_i(xid),
             Request::Ping => self.done(PING_XID, Ok(())),
             Request::CloseSession => return self.close(xid).await,
@@ -372,6 +373,49 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
         let count = i32::try_from(count).unwrap_or(i32::MAX);
         self.replies
             .answer(xid, moment.revision(), |out| out.int(count));
+    }
+
+    /// Changes the members, one after the other: what was done of it when one refuses stays done.
+    async fn reconfigure(&mut self, xid: i32, asked: &Reconfig<'_>) -> Result<(), Over> {
+        match self.reconfigured(asked).await {
+            Ok(()) => {
+                let desk = self.desk();
+                let (at, config) = (desk.reader.revision(), desk.config());
+                self.replies.answer(xid, at, |out| {
+                    out.buffer(Some(config.data.as_bytes()));
+                    config.stat.encode(out);
+                });
+            }
+            Err(Failure::Answer(code, _)) => self.refuse_now(xid, code),
+            Err(Failure::Expired | Failure::Lost) => return Err(Over::AfterAnswers),
+        }
+        Ok(())
+    }
+
+    async fn reconfigured(&self, asked: &Reconfig<'_>) -> Result<(), Failure> {
+        let refuse = |code| Failure::Answer(code, None);
+        if !self.shared.options.reconfig {
+            return Err(refuse(Code::ReconfigDisabled));
+        }
+        let desk = self.desk();
+        let changes = desk.ensemble().plan(asked).map_err(refuse)?;
+        if !desk.may_reconfigure() {
+            return Err(refuse(Code::NoAuth));
+        }
+        let gate = &self.shared.gate;
+        for change in changes {
+            let changed = match change {
+                Change::Remove(id) => gate.member_remove(id).await,
+                Change::Add(new) => gate.member_add(new).await.map(drop),
+                Change::Promote(id) => gate.member_promote(id).await,
+                Change::Describe(description) => gate.member_update(description).await,
+            };
+            changed.map_err(|error| match error {
+                MemberError::Refused(refusal) => refuse(ensemble::code_of(refusal)),
+                MemberError::Unavailable(_) => Failure::Lost,
+            })?;
+        }
+        Ok(())
     }
 
     /// Ends the session, if it is still this connection's.

@@ -211,20 +211,22 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
         self.watcher.settled(self.replies.revision()).await;
         let events = self.watcher.take_events(None);
         let desk = self.desk();
-        let told: Vec<Event<'_>> = events
+        let newest = desk.reader.revision();
+        let told: Vec<_> = events
             .iter()
             .filter(|event| desk.may_hear(event.acl.as_deref()))
-            .filter_map(|event| {
-                Some(Event {
-                    revision: event.revision,
-                    what: event.what,
-                    path: desk.mount.shown(&event.path)?,
-                })
-            })
+            .filter_map(|event| Some((event, desk.mount.shown(&event.path)?)))
             .collect();
         let count = told.len() as u64;
+        let told = told.iter().map(|(event, path)| Event {
+            revision: event.revision,
+            // What is not in the keyspace counts as later than all that is.
+            zxid: event.revision.min(newest),
+            what: event.what,
+            path,
+        });
         let mut wire = std::mem::take(&mut self.wire);
-        self.replies.drain(told.into_iter(), &mut wire);
+        self.replies.drain(told, &mut wire);
         self.wire = wire;
         count
     }
@@ -245,7 +247,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
             watcher: &self.watcher,
             session: self.key.id,
             by: (!self.may_everything()).then_some(&self.ids),
-            data_bytes_max: self.shared.options.frame_bytes_max,
+            gate: &self.shared.gate,
+            options: &self.shared.options,
         }
     }
 }

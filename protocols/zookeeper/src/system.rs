@@ -1,6 +1,6 @@
-//! `/zookeeper` and all beneath: ZooKeeper's own nodes, which are no part of the shared keyspace. They
-//! are the same on every server and never change; what other protocols put under these names is not
-//! shown.
+//! `/zookeeper` and all beneath: ZooKeeper's own nodes, which are no part of the shared keyspace. What
+//! other protocols put under these names is not shown. Watches of these nodes are kept apart by what
+//! their names begin with.
 
 use crate::errors::Code;
 use crate::record::Write;
@@ -15,12 +15,31 @@ pub const NAME: &str = "zookeeper";
 
 /// Its path.
 pub const TOP: &str = "/zookeeper";
-const CONFIG: &str = "/zookeeper/config";
+/// Where the members are told.
+pub const CONFIG: &str = "/zookeeper/config";
 const QUOTA: &str = "/zookeeper/quota";
+
+/// What the names of these nodes begin with where they must not be taken for those of the keyspace.
+const APART: u8 = 0;
+
+/// The name under which one of these nodes is watched; none of a path that is of another realm.
+pub fn name(path: &[u8]) -> Option<Vec<u8>> {
+    let rest = path.strip_prefix(TOP.as_bytes())?;
+    let is_own = rest.is_empty() || rest.starts_with(b"/");
+    is_own.then(|| [&[APART], path].concat())
+}
+
+/// The path of one of these nodes, by what it is watched under; none of what is of another realm.
+pub fn path_of(name: &[u8]) -> Option<String> {
+    let path = name.strip_prefix(&[APART])?;
+    String::from_utf8(path.to_vec()).ok()
+}
 
 /// One of the nodes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SystemNode {
+    /// Its data.
+    pub data: String,
     /// Its stat.
     pub stat: Stat,
     /// Its children's names.
@@ -35,11 +54,12 @@ pub fn is_system(path: &str) -> bool {
         .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// The node of this path; its data is empty.
+/// The node of this path, as if the server stood alone.
 pub fn node(path: &str) -> Option<SystemNode> {
     let plain = |children: &'static [&'static str]| {
         let count = i32::try_from(children.len()).expect("two at most");
         SystemNode {
+            data: String::new(),
             stat: Stat {
                 // As ZooKeeper's, which count no creation of theirs.
                 cversion: -count,

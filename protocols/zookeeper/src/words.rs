@@ -8,6 +8,7 @@ use bytes::Bytes;
 use gateway::Gate;
 use gateway::keyspace::LeaseId;
 use gateway::keyspace::command::Range;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::sync::atomic::Ordering::Relaxed;
@@ -334,7 +335,7 @@ impl Office<'_> {
     /// What ends with a session.
     pub fn ephemerals(&self, session: LeaseId) -> Vec<String> {
         let keys = self.gate.reader().lease_keys(session).unwrap_or_default();
-        let path = |key: &Bytes| self.options.mount.shown(key).map(str::to_owned);
+        let path = |key: &Bytes| self.options.mount.shown(key).map(Cow::into_owned);
         keys.iter().filter_map(path).collect()
     }
 
@@ -342,8 +343,9 @@ impl Office<'_> {
     pub fn watches(&self) -> Vec<(LeaseId, String)> {
         let pairs = self.gate.hub().nodes().watches().into_iter();
         let shown = pairs.map(|(session, key)| {
-            let path = self.options.mount.path(&key).unwrap_or(&key);
-            (session, String::from_utf8_lossy(path).into_owned())
+            let path = self.options.mount.shown(&key);
+            let path = path.unwrap_or_else(|| String::from_utf8_lossy(&key));
+            (session, path.into_owned())
         });
         shown.collect()
     }

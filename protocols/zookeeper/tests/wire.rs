@@ -177,7 +177,9 @@ const SET_DATA: i32 = 5;
 const SYNC: i32 = 9;
 const PING: i32 = 11;
 const CLOSE: i32 = -11;
+const RECONFIG: i32 = 16;
 const NO_NODE: i32 = -101;
+const BAD_ARGUMENTS: i32 = -8;
 
 #[tokio::test]
 async fn pipelined_requests_are_answered_in_order_and_see_each_other() {
@@ -316,4 +318,64 @@ async fn connections_of_one_address_and_frames_are_bounded() {
     let long = 1001u32.to_be_bytes();
     first.stream.write_all(&long).await.expect("it is open");
     assert_eq!(first.frame().await, None);
+}
+
+fn reconfig(joining: Option<&str>, leaving: Option<&str>) -> Vec<u8> {
+    let mut out = Vec::new();
+    for list in [joining, leaving, None] {
+        out.buffer(list.map(str::as_bytes));
+    }
+    out.long(-1);
+    out
+}
+
+/// The data that a reply begins with, and the zxid of its last change.
+fn config_of(body: &[u8]) -> (String, i64) {
+    let (len, rest) = body.split_first_chunk::<4>().expect("a length");
+    let (data, stat) = rest.split_at(u32::from_be_bytes(*len) as usize);
+    let mzxid = stat[8..16].try_into().expect("8 bytes");
+    let data = String::from_utf8(data.to_vec()).expect("a text");
+    (data, i64::from_be_bytes(mzxid))
+}
+
+/// A member that an operator adds through ZooKeeper's protocol shows in what watchers then read.
+#[tokio::test]
+async fn watchers_of_the_config_are_told_of_members_that_come() {
+    let server = Server::start(Options {
+        reconfig: true,
+        standalone: false,
+        skip_acl: true,
+        ..Options::default()
+    })
+    .await;
+    let zookeeper = server.zookeeper.clone();
+    let attending = tokio::spawn(async move { zookeeper.attend().await });
+    let mut watching = server.connect().await;
+    let path = || path_and_watch("/zookeeper/config", true);
+    let before = watching.call(1, GET_DATA, path()).await;
+    let alone = "server.1=localhost:2380:2381:participant\nversion=0";
+    assert_eq!(config_of(&before.body), (alone.to_owned(), 0));
+    let mut operator = server.connect().await;
+    let joining = "server.7=127.0.0.1:1:2:observer;127.0.0.1:3";
+    let answer = operator
+        .call(1, RECONFIG, reconfig(Some(joining), None))
+        .await;
+    assert_eq!(answer.error, 0);
+    let event = watching.reply().await.expect("an event");
+    // The state is no newer for it.
+    assert_eq!((event.xid, event.zxid), (-1, before.zxid));
+    let after = watching.call(2, GET_DATA, path()).await;
+    assert_eq!(after.body, answer.body);
+    let (config, version) = config_of(&after.body);
+    let both = format!(
+        "server.1=localhost:2380:2381:participant\n\
+         server.7=127.0.0.1:1:2:observer;127.0.0.1:3\nversion={version:x}"
+    );
+    assert_eq!(config, both);
+    assert!(version > event.zxid);
+    let answer = operator
+        .call(2, RECONFIG, reconfig(None, Some("1,7")))
+        .await;
+    assert_eq!(answer.error, BAD_ARGUMENTS);
+    attending.abort();
 }

@@ -7,11 +7,13 @@ use crate::space::{Space, SpaceUsed, cost};
 use crate::watch::{Hub, WatchStream};
 use keyspace::command::{Alarm, AlarmChange};
 use keyspace::{Command, LeaseId, Outcome, Reader, Refusal, Revision};
+use replica::roster::{Description, Member, NewMember, Version};
 use replica::stats::Stats;
-use replica::{Handle, Member, MemberError, Status, Unavailable};
+use replica::{Handle, MemberError, Status, Unavailable};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use thiserror::Error;
+use tokio::sync::watch;
 
 /// How often [`Gate::tidy`] looks ...
 const TIDY_PAUSE_MIN: Duration = Duration::from_millis(1);
@@ -267,13 +269,19 @@ impl Gate {
         self.shared.replica.members()
     }
 
+    /// Which roster the members are of; and that together with them.
+    pub fn roster(&self) -> (Version, Vec<Member>) {
+        self.shared.replica.roster()
+    }
+
+    /// Returns each time that the members, or what is known of them, have changed.
+    pub fn roster_changes(&self) -> watch::Receiver<()> {
+        self.shared.replica.roster_changes()
+    }
+
     /// Adds a member and answers with it.
-    pub async fn member_add(
-        &self,
-        peer_urls: Vec<String>,
-        learner: bool,
-    ) -> Result<Member, MemberError> {
-        self.shared.replica.member_add(peer_urls, learner).await
+    pub async fn member_add(&self, new: NewMember) -> Result<Member, MemberError> {
+        self.shared.replica.member_add(new).await
     }
 
     /// Removes a member.
@@ -281,9 +289,9 @@ impl Gate {
         self.shared.replica.member_remove(id).await
     }
 
-    /// Changes where a member's peers reach it.
-    pub async fn member_update(&self, id: u64, peer_urls: Vec<String>) -> Result<(), MemberError> {
-        self.shared.replica.member_update(id, peer_urls).await
+    /// Changes what is known of a member, where its peers reach it above all.
+    pub async fn member_update(&self, description: Description) -> Result<(), MemberError> {
+        self.shared.replica.describe(description).await
     }
 
     /// Gives a learner its vote.

@@ -71,6 +71,11 @@ impl Keyspace {
         }
     }
 
+    /// The latest time that it was told.
+    pub fn wall(&self) -> WallMs {
+        self.wall
+    }
+
     /// Applies one command. Equal commands with equal stamps in equal order give equal results and
     /// equal digests on every member.
     pub fn apply(&mut self, stamp: Stamp, command: &Command) -> Applied {

@@ -12,6 +12,8 @@ pub struct Config {
     pub peer_urls: Vec<String>,
     /// Where clients reach this member \[advertise-client-urls\].
     pub client_urls: Vec<String>,
+    /// Where clients reach this member that do not speak HTTP: `tcp://host:port`, `tls` for TLS.
+    pub stream_urls: Vec<String>,
     /// The members that the cluster starts with, or that this one joins, by name with their peer
     /// URLs, this one among them \[initial-cluster\]. Unused once there is data.
     pub initial_cluster: Vec<(String, Vec<String>)>,
@@ -54,6 +56,7 @@ impl Default for Config {
             name: "default".to_owned(),
             peer_urls: url(2380),
             client_urls: url(2379),
+            stream_urls: Vec::new(),
             initial_cluster: vec![("default".to_owned(), url(2380))],
             cluster_token: "etcd-cluster".to_owned(),
             join: false,

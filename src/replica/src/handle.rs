@@ -5,7 +5,7 @@ use crate::expiry::Renewal;
 use crate::identity::member_id;
 use crate::machine::StepOutcome;
 use crate::proposals::Proposal;
-use crate::roster::{Description, MemberChange};
+use crate::roster::{Description, MemberChange, NewMember, Version};
 use crate::shell::inbox::Order;
 use crate::shell::raft_thread::ApplyJob;
 use crate::shell::{Reply, Shared, wall_ms};
@@ -239,12 +239,25 @@ impl Handle {
         self.shared.roster.read().members().cloned().collect()
     }
 
+    /// Which roster the members are of; and that together with them.
+    pub fn roster(&self) -> (Version, Vec<Member>) {
+        let roster = Arc::clone(&self.shared.roster.read());
+        (roster.version(), roster.members().cloned().collect())
+    }
+
+    /// Whether and when the members, or what is known of them, changed.
+    pub fn roster_changes(&self) -> watch::Receiver<()> {
+        self.shared.roster_changed.subscribe()
+    }
+
     /// Adds a member (its id is made here, as etcd makes it) and answers with it.
-    pub async fn member_add(
-        &self,
-        peer_urls: Vec<String>,
-        learner: bool,
-    ) -> Result<Member, MemberError> {
+    pub async fn member_add(&self, new: NewMember) -> Result<Member, MemberError> {
+        let NewMember {
+            peer_urls,
+            learner,
+            number,
+            stream_urls,
+        } = new;
         let config = &self.shared.config;
         if config.strict_reconfig {
             let roster = Arc::clone(&self.shared.roster.read());
@@ -262,14 +275,18 @@ impl Handle {
             peer_urls: peer_urls.clone(),
             learner,
             learners_max: config.learners_max,
+            number,
+            stream_urls,
         };
         self.change(change).await?;
-        Ok(Member {
+        let roster = Arc::clone(&self.shared.roster.read());
+        // It may be gone again.
+        Ok(roster.get(id).cloned().unwrap_or_else(|| Member {
             id,
             peer_urls,
             learner,
             ..Member::default()
-        })
+        }))
     }
 
     /// Removes a member.
@@ -303,17 +320,8 @@ impl Handle {
         }
     }
 
-    /// Changes where a member's peers reach it.
-    pub async fn member_update(&self, id: u64, peer_urls: Vec<String>) -> Result<(), MemberError> {
-        let description = Description {
-            id,
-            peer_urls: Some(peer_urls),
-            ..Description::default()
-        };
-        self.describe(description).await
-    }
-
-    pub(crate) async fn describe(&self, description: Description) -> Result<(), MemberError> {
+    /// Changes what is known of a member, where its peers reach it above all.
+    pub async fn describe(&self, description: Description) -> Result<(), MemberError> {
         let outcomes = self
             .propose_steps(vec![Step::Describe(description)])
             .await?;

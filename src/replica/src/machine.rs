@@ -270,6 +270,7 @@ impl Machine {
                     return nothing;
                 }
                 let outcome = self.roster.change(&request.change);
+                self.note_roster(true, &outcome);
                 Effect {
                     change: outcome.is_ok().then(|| request.change.clone()),
                     steps: Some(vec![StepOutcome::Roster(outcome)]),
@@ -290,7 +291,18 @@ impl Machine {
                 observer.applied(command, &applied);
                 StepOutcome::Applied(applied)
             }
-            Step::Describe(description) => StepOutcome::Roster(self.roster.describe(description)),
+            Step::Describe(description) => {
+                let outcome = self.roster.describe(description);
+                self.note_roster(false, &outcome);
+                StepOutcome::Roster(outcome)
+            }
+        }
+    }
+
+    fn note_roster(&mut self, membership: bool, outcome: &Result<(), MemberRefusal>) {
+        if outcome.is_ok() {
+            let (revision, wall) = (self.revision(), self.keyspace.wall());
+            self.roster.changed(membership, revision, wall);
         }
     }
 

@@ -1,6 +1,7 @@
 //! Who belongs to the cluster, as replicated, and which changes of it are possible.
 
 use crate::MemberRefusal;
+use keyspace::{Revision, WallMs};
 use minicbor::{Decode, Encode};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,6 +23,27 @@ pub struct Member {
     /// Receives the log, has no vote.
     #[n(4)]
     pub learner: bool,
+    /// A small number that no other member has, for those who call members by number: from 1 in the
+    /// order of their names in a new cluster, then one more than any before, unless it was chosen.
+    #[n(5)]
+    pub number: u64,
+    /// Where clients reach it that do not speak HTTP: `tcp://host:port`, or `tls` for TLS.
+    #[n(6)]
+    pub stream_urls: Vec<String>,
+}
+
+/// A member to be added.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NewMember {
+    /// Where its peers will reach it.
+    pub peer_urls: Vec<String>,
+    /// Without a vote.
+    pub learner: bool,
+    /// What it is to be called by number; none for the next.
+    pub number: Option<u64>,
+    /// Where clients will reach it that do not speak HTTP, as far as that is known before it says so
+    /// itself.
+    pub stream_urls: Vec<String>,
 }
 
 /// The members and those that were removed (whose ids never come back).
@@ -31,6 +53,23 @@ pub struct Roster {
     members: BTreeMap<u64, Member>,
     #[n(1)]
     removed: BTreeSet<u64>,
+    /// The greatest number that a member ever had.
+    #[n(2)]
+    last_number: u64,
+    #[n(3)]
+    version: Version,
+}
+
+/// Which roster it is, of those that followed each other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Version {
+    /// 0 of the members that the cluster was founded with; after each change greater than before,
+    /// and greater than the keyspace's revision was.
+    #[n(0)]
+    pub number: u64,
+    /// When it changed, as the keyspace told the time.
+    #[n(1)]
+    pub since: WallMs,
 }
 
 /// A change of who belongs; it changes who votes, so it travels as a Raft configuration change.
@@ -52,6 +91,12 @@ pub enum MemberChange {
         /// different settings decide alike.
         #[n(3)]
         learners_max: u32,
+        /// Its number; none for the next.
+        #[n(4)]
+        number: Option<u64>,
+        /// Where clients reach it that do not speak HTTP, as far as that is known.
+        #[n(5)]
+        stream_urls: Vec<String>,
     },
     /// A member goes for good.
     #[n(1)]
@@ -95,14 +140,39 @@ pub struct Description {
     /// Where its peers reach it.
     #[n(3)]
     pub peer_urls: Option<Vec<String>>,
+    /// Where clients reach it that do not speak HTTP.
+    #[n(4)]
+    pub stream_urls: Option<Vec<String>>,
 }
 
 impl Roster {
-    /// The members a cluster starts with.
+    /// The members a cluster starts with, numbered in this order.
     pub fn new(members: impl IntoIterator<Item = Member>) -> Roster {
+        let numbered = (1..).zip(members);
+        let members: BTreeMap<u64, Member> = numbered
+            .map(|(number, member)| (member.id, Member { number, ..member }))
+            .collect();
         Roster {
-            members: members.into_iter().map(|m| (m.id, m)).collect(),
-            removed: BTreeSet::new(),
+            last_number: members.len() as u64,
+            members,
+            ..Roster::default()
+        }
+    }
+
+    /// Which one it is of those that followed each other.
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// Notes that it was changed, at this revision and time of the keyspace. Where members are
+    /// reached is no change while they are those that the cluster was founded with: they say it as
+    /// they start.
+    pub fn changed(&mut self, membership: bool, revision: Revision, wall: WallMs) {
+        if membership || self.version.number > 0 {
+            self.version = Version {
+                number: self.version.number.max(revision.0) + 1,
+                since: wall,
+            };
         }
     }
 
@@ -147,8 +217,11 @@ impl Roster {
                 peer_urls,
                 learner,
                 learners_max,
+                number,
+                stream_urls: _,
             } => {
-                if self.members.contains_key(id) {
+                let is_taken = |member: &Member| Some(member.number) == *number;
+                if self.members.contains_key(id) || self.members.values().any(is_taken) {
                     return Err(MemberRefusal::IdExists);
                 }
                 self.check_peer_urls(*id, peer_urls)?;
@@ -191,11 +264,17 @@ impl Roster {
                 peer_urls,
                 learner,
                 learners_max: _,
+                number,
+                stream_urls,
             } => {
+                let number = number.unwrap_or(self.last_number.saturating_add(1));
+                self.last_number = self.last_number.max(number);
                 let member = Member {
                     id: *id,
                     peer_urls: peer_urls.clone(),
                     learner: *learner,
+                    number,
+                    stream_urls: stream_urls.clone(),
                     ..Member::default()
                 };
                 self.members.insert(*id, member);
@@ -229,6 +308,9 @@ impl Roster {
         }
         if let Some(urls) = &description.peer_urls {
             member.peer_urls.clone_from(urls);
+        }
+        if let Some(urls) = &description.stream_urls {
+            member.stream_urls.clone_from(urls);
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ mod common;
 
 use common::{Node, cluster, eventually, grant, leader, newcomer, put, range_count};
 use keyspace::LeaseId;
-use replica::{Failure, MemberError, MemberRefusal, Unavailable};
+use replica::{Failure, MemberError, MemberRefusal, NewMember, Unavailable};
 
 async fn put_all(node: &Node, prefix: &str, count: usize) -> anyhow::Result<()> {
     for n in 0..count {
@@ -13,6 +13,14 @@ async fn put_all(node: &Node, prefix: &str, count: usize) -> anyhow::Result<()> 
             .await?;
     }
     Ok(())
+}
+
+fn new(peer_urls: Vec<String>, learner: bool) -> NewMember {
+    NewMember {
+        peer_urls,
+        learner,
+        ..NewMember::default()
+    }
 }
 
 /// Every member applied the same, and the digests say so.
@@ -210,16 +218,23 @@ async fn a_learner_joins_catches_up_and_is_promoted() -> anyhow::Result<()> {
     put_all(&nodes[0], "a", 20).await?;
     let mut joining = newcomer("late", &nodes)?;
     let urls = joining.config.peer_urls.clone();
-    let added = nodes[0].handle().member_add(urls.clone(), true).await?;
+    let added = nodes[0]
+        .handle()
+        .member_add(new(urls.clone(), true))
+        .await?;
+    assert_eq!(added.number, 2);
+    let (version, members) = nodes[0].handle().roster();
+    assert!(version.number > nodes[0].handle().reader().revision().0);
+    assert_eq!(members.len(), 2);
     let shared = [urls, vec!["http://127.0.0.1:1".to_owned()]].concat();
-    let again = nodes[0].handle().member_add(shared, false).await;
+    let again = nodes[0].handle().member_add(new(shared, false)).await;
     assert_eq!(again, Err(MemberRefusal::PeerUrlExists.into()));
     let early = nodes[0].handle().member_promote(added.id).await;
     assert_eq!(early, Err(MemberRefusal::LearnerNotReady.into()));
     let second = newcomer("second", &nodes)?;
     let many = nodes[0]
         .handle()
-        .member_add(second.config.peer_urls, true)
+        .member_add(new(second.config.peer_urls, true))
         .await;
     assert_eq!(many, Err(MemberRefusal::TooManyLearners.into()));
 
@@ -284,8 +299,8 @@ async fn a_member_removed_while_away_stops_when_it_comes_back() -> anyhow::Resul
 async fn a_change_that_would_cost_the_quorum_is_refused() -> anyhow::Result<()> {
     let nodes = alone().await?;
     let url = |n: u16| vec![format!("http://127.0.0.1:{n}")];
-    nodes[0].handle().member_add(url(1), false).await?;
-    let third = nodes[0].handle().member_add(url(2), false).await;
+    nodes[0].handle().member_add(new(url(1), false)).await?;
+    let third = nodes[0].handle().member_add(new(url(2), false)).await;
     assert_eq!(third, Err(MemberRefusal::NotEnoughStarted.into()));
     Ok(())
 }
@@ -305,7 +320,7 @@ async fn while_a_member_is_down_only_that_one_may_be_removed() -> anyhow::Result
     let (down_id, up_id) = (nodes[down].id(), nodes[up].id());
     nodes[down].kill().await;
     let handle = nodes[leads].handle();
-    let added = handle.member_add(vec!["http://127.0.0.1:1".to_owned()], false);
+    let added = handle.member_add(new(vec!["http://127.0.0.1:1".to_owned()], false));
     assert_eq!(added.await, Err(MemberRefusal::Unhealthy.into()));
     let removed = handle.member_remove(up_id).await;
     assert_eq!(removed, Err(MemberRefusal::Unhealthy.into()));

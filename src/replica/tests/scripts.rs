@@ -413,6 +413,8 @@ impl Cluster {
                         peer_urls: member(id).peer_urls,
                         learner: verb == "learn",
                         learners_max: 1,
+                        number: None,
+                        stream_urls: Vec::new(),
                     },
                 };
                 node.proposals.push_change(change, token);

@@ -5,6 +5,7 @@ use crate::flags::value::{FlagValue, Kind, StreamUrls, Urls, Words};
 use crate::tls::Files;
 use crate::url::{Scheme, Url};
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -37,6 +38,7 @@ pub struct Config {
     pub zookeeper_tls: Files,
     pub listen_zookeeper_admin_urls: Urls,
     pub zookeeper_admin_path: String,
+    pub advertise_zookeeper_urls: StreamUrls,
     pub zoo_cfg: String,
     /// What that file sets.
     pub zookeeper: zookeeper::Options,
@@ -92,6 +94,29 @@ impl Config {
         }
     }
 
+    /// Where ZooKeeper's clients reach the server. Unless it was said, that is where it listens; and
+    /// who listens at every address is found where etcd's clients find it.
+    pub fn reachable_zookeeper_urls(&self) -> Urls {
+        if self.given.contains("advertise-zookeeper-urls") {
+            return self.advertise_zookeeper_urls.0.clone();
+        }
+        let advertised = self.advertise_client_urls.0.iter();
+        let host = advertised.filter_map(Url::host_port).next();
+        let reachable = |url: &Url| match (url.host_port(), host) {
+            (Some((at, port)), Some((host, _))) if is_anywhere(at) => Url {
+                address: if host.contains(':') {
+                    format!("[{host}]:{port}")
+                } else {
+                    format!("{host}:{port}")
+                },
+                ..url.clone()
+            },
+            _ => url.clone(),
+        };
+        let urls = self.listen_zookeeper_urls.0.0.iter().map(reachable);
+        Urls(urls.collect())
+    }
+
     /// etcd's refusals, in its order and words; remarks on what is legal but unwise.
     pub fn check(&self, remarks: &mut Vec<String>) -> Result<(), String> {
         let listens = [
@@ -115,6 +140,11 @@ impl Config {
                 "--advertise-client-urls",
                 "in the format \"host:port\", \"unix:/path/to/socket\" or \"unixs:/path/to/socket\"",
                 &self.advertise_client_urls,
+            ),
+            (
+                "--advertise-zookeeper-urls",
+                "\"host:port\"",
+                &self.advertise_zookeeper_urls.0,
             ),
         ] {
             for url in &urls.0 {
@@ -281,6 +311,11 @@ impl Config {
             initial_cluster_of(&self.name, own)
         ))
     }
+}
+
+/// Whether this stands for every address of the machine.
+fn is_anywhere(host: &str) -> bool {
+    host.is_empty() || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_unspecified())
 }
 
 /// Whether two lists of URLs, under different names, resolve to the same addresses.

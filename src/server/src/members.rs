@@ -105,7 +105,7 @@ mod tests {
             name: "default".into(),
             peer_urls: vec!["http://127.0.0.1:21380".into()],
             client_urls: vec!["http://127.0.0.1:21379".into()],
-            learner: false,
+            ..Member::default()
         };
         let added = Member {
             id: 1,

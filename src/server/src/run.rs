@@ -105,6 +105,7 @@ async fn start_replica(config: &Config, hub: &Hub) -> anyhow::Result<Handle> {
         name: config.name.clone(),
         peer_urls: config.advertise_peer_urls.texts(),
         client_urls: config.advertise_client_urls.texts(),
+        stream_urls: config.reachable_zookeeper_urls().texts(),
         initial_cluster: initial
             .into_iter()
             .map(|(name, urls): (String, Urls)| (name, urls.texts()))
@@ -284,6 +285,7 @@ impl<'a> Member<'a> {
         tokio::select! {
             failure = self.replica.failed() => outcome_of(&failure),
             () = self.compact() => Ok(()),
+            () = self.zookeeper.attend() => Ok(()),
             name = signals.first() => {
                 info!(signal = name, "received signal; shutting down");
                 notify(NotifyState::Stopping);

@@ -175,6 +175,8 @@ fn set(options: &mut Options, key: &str, value: &str) -> Result<bool, String> {
         "maxClientCnxns" => options.connections_per_address_max = number(value)?,
         "jute.maxbuffer" => options.frame_bytes_max = number(value)?,
         "extendedTypesEnabled" => options.extended_types = bool::parse(value)?,
+        "reconfigEnabled" => options.reconfig = bool::parse(value)?,
+        "standaloneEnabled" => options.standalone = bool::parse(value)?,
         "skipACL" => options.skip_acl = value == "yes",
         "DigestAuthenticationProvider.superDigest" => {
             options.super_digest = Some(value.to_owned());

@@ -147,6 +147,8 @@ impl World {
                     peer_urls: vec![format!("http://m{id}")],
                     learner: true,
                     learners_max: 1,
+                    number: None,
+                    stream_urls: Vec::new(),
                 }
             }
         };

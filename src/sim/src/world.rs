@@ -601,8 +601,7 @@ pub(crate) fn membership(id: u64) -> Membership {
         id,
         name: format!("m{id}"),
         peer_urls: vec![format!("http://m{id}")],
-        client_urls: Vec::new(),
-        learner: false,
+        ..Membership::default()
     }
 }
 

@@ -4,6 +4,7 @@ use super::Ops;
 use crate::errors::{self, Error};
 use crate::wire::Header;
 use gateway::keyspace::Revision;
+use gateway::{Description, NewMember};
 use proto::etcdserverpb::{
     Member, MemberAddRequest, MemberAddResponse, MemberListRequest, MemberListResponse,
     MemberPromoteRequest, MemberPromoteResponse, MemberRemoveRequest, MemberRemoveResponse,
@@ -13,8 +14,12 @@ use proto::etcdserverpb::{
 impl Ops {
     /// Adds a voter or a learner.
     pub async fn member_add(&self, request: MemberAddRequest) -> Result<MemberAddResponse, Error> {
-        let urls = peer_urls(request.peer_ur_ls)?;
-        let member = self.gate.member_add(urls, request.is_learner).await?;
+        let new = NewMember {
+            peer_urls: peer_urls(request.peer_ur_ls)?,
+            learner: request.is_learner,
+            ..NewMember::default()
+        };
+        let member = self.gate.member_add(new).await?;
         Ok(MemberAddResponse {
             header: self.cluster_header(),
             member: Some(message(member)),
@@ -39,9 +44,12 @@ impl Ops {
         &self,
         request: MemberUpdateRequest,
     ) -> Result<MemberUpdateResponse, Error> {
-        self.gate
-            .member_update(request.id, request.peer_ur_ls)
-            .await?;
+        let description = Description {
+            id: request.id,
+            peer_urls: Some(request.peer_ur_ls),
+            ..Description::default()
+        };
+        self.gate.member_update(description).await?;
         Ok(MemberUpdateResponse {
             header: self.cluster_header(),
             members: self.members(),

@@ -147,6 +147,19 @@ impl NodeHub {
         }
     }
 
+    /// Tells who watches `path`, which is no node of the keyspace but watched as if it were one, that
+    /// it changed. The event counts as later than all that can be read by now: who has just read,
+    /// and left a watcher, is told after the answer.
+    pub fn changed_aside(&self, path: &[u8], reader: &Reader) {
+        let mut wakers = Vec::new();
+        {
+            let mut table = self.shared.table.lock();
+            let later = Revision(reader.revision().0 + 1);
+            table.happened_aside(path, later, &mut wakers);
+        }
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
     /// A snapshot took the state's place: what happened up to this revision went by unseen.
     pub(crate) fn restored(&self, revision: Revision, wakers: &mut Vec<Waker>) {
         self.shared.table.lock().dismiss_all(wakers);

@@ -318,8 +318,30 @@ impl Table {
         }
     }
 
+    /// Tells all who watch what is no node of the keyspace that it changed.
+    pub fn happened_aside(&mut self, path: &[u8], revision: Revision, wakers: &mut Vec<Waker>) {
+        let mut news = News {
+            revision,
+            what: What::Changed,
+            path,
+            acl: None,
+            event: None,
+        };
+        self.happening += 1;
+        let any = NEVER - 1;
+        self.tell_at(any, path, Of::Data, &mut news, wakers);
+        for above in std::iter::successors(parent(path), |path| parent(path)) {
+            self.tell_at(any, above, Of::Beneath, &mut news, wakers);
+        }
+    }
+
     /// Tells those who watch `path`.
     fn tell(&mut self, path: &[u8], of: Of, news: &mut News, wakers: &mut Vec<Waker>) {
+        self.tell_at(news.revision.0, path, of, news, wakers);
+    }
+
+    /// The same of those who were left before `at`.
+    fn tell_at(&mut self, at: u64, path: &[u8], of: Of, news: &mut News, wakers: &mut Vec<Waker>) {
         let Some(names) = self.paths.get_mut(path) else {
             return;
         };
@@ -330,7 +352,7 @@ impl Table {
             let watch = connection.watches.get_mut(path);
             let watch = watch.expect("the connection's own list says the same");
             let before = *watch;
-            if watch.fires(of, news.revision.0) && connection.told != self.happening {
+            if watch.fires(of, at) && connection.told != self.happening {
                 connection.told = self.happening;
                 wakers.extend(connection.inbox.put(news.event()));
             }

@@ -110,7 +110,13 @@ impl Inbox {
             state.events = VecDeque::new();
             state.gone = Some(Gone::Overflown);
         } else {
-            state.events.push_back(event);
+            let earlier = |known: &Arc<NodeEvent>| known.revision <= event.revision;
+            let place = state
+                .events
+                .iter()
+                .rposition(earlier)
+                .map_or(0, |at| at + 1);
+            state.events.insert(place, event);
         }
         state.waker.take()
     }

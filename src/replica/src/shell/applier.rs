@@ -123,9 +123,7 @@ impl Applier {
         });
         let shared = &self.watch.shared;
         if is_change || described {
-            let roster = Arc::new(self.machine.roster().clone());
-            shared.peers.update(&roster, shared);
-            *shared.roster.write() = roster;
+            shared.replace_roster(self.machine.roster());
         }
         if is_change {
             let change = effect.change.clone();
@@ -140,9 +138,7 @@ impl Applier {
     pub fn install(&mut self, machine: Machine) {
         self.machine.replace(machine);
         let shared = &self.watch.shared;
-        let roster = Arc::new(self.machine.roster().clone());
-        shared.peers.update(&roster, shared);
-        *shared.roster.write() = roster;
+        shared.replace_roster(self.machine.roster());
         self.watch.sink.restored(self.machine.revision());
         shared.applied_up_to(self.machine.place());
         self.checkpoints.entries = 0;

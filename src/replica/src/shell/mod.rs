@@ -57,6 +57,7 @@ pub struct Shared {
     pub peers: Peers,
     pub reader: Reader,
     pub roster: RwLock<Arc<Roster>>,
+    pub roster_changed: watch::Sender<()>,
     pub status: watch::Sender<Status>,
     pub failed: watch::Sender<Option<Arc<Failure>>>,
     /// Threads that have ended.
@@ -78,6 +79,16 @@ pub struct Shared {
     pub checkpoint_jobs: Sender<Job>,
     pub runtime: tokio::runtime::Handle,
     pub started: Instant,
+}
+
+impl Shared {
+    /// Lets everyone know of a roster that has changed.
+    pub fn replace_roster(self: &Arc<Self>, roster: &Roster) {
+        let roster = Arc::new(roster.clone());
+        self.peers.update(&roster, self);
+        *self.roster.write() = roster;
+        self.roster_changed.send_replace(());
+    }
 }
 
 /// Proposals that are not answered yet.

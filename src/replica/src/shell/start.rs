@@ -213,6 +213,7 @@ fn own_urls(config: &Config) -> Result<(), StartError> {
 fn bootstrap(config: &Config) -> Result<Beginning, StartError> {
     own_urls(config)?;
     let mut members = initial_members(config);
+    members.sort_by(|a, b| a.name.cmp(&b.name));
     let ids: Vec<u64> = members.iter().map(|member| member.id).collect();
     let own = members.iter().find(|member| member.name == config.name);
     let member = own.map_or(0, |own| own.id);
@@ -344,6 +345,7 @@ fn run(
         peers: crate::transport::Peers::default(),
         reader: beginning.machine.reader(),
         roster: RwLock::new(Arc::clone(&roster)),
+        roster_changed: watch::Sender::new(()),
         status: watch::Sender::new(Status {
             member: owner.member,
             cluster: owner.cluster,
@@ -469,8 +471,11 @@ async fn publish(handle: Handle) {
     loop {
         let own = shared.roster.read().get(shared.member).cloned();
         let config = &shared.config;
-        let known =
-            own.is_some_and(|own| own.name == config.name && own.client_urls == config.client_urls);
+        let known = own.is_some_and(|own| {
+            own.name == config.name
+                && own.client_urls == config.client_urls
+                && own.stream_urls == config.stream_urls
+        });
         if known {
             shared.published.send_replace(true);
             return;
@@ -480,6 +485,7 @@ async fn publish(handle: Handle) {
             name: Some(config.name.clone()),
             client_urls: Some(config.client_urls.clone()),
             peer_urls: None,
+            stream_urls: Some(config.stream_urls.clone()),
         };
         match handle.describe(description).await {
             Ok(()) => {}

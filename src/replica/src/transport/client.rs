@@ -96,6 +96,7 @@ pub async fn fetch_members(url: &str, timeout: Duration) -> Result<(u64, Vec<Mem
         peer_urls: member.peer_urls,
         client_urls: member.client_urls,
         learner: member.learner,
+        ..Member::default()
     });
     Ok((answer.cluster, members.collect()))
 }

@@ -138,6 +138,7 @@ fn member() -> Vec<Flag> {
         flag(Member, "listen-client-http-urls", "", |c| &mut c.listen_client_http_urls, "Where to listen for HTTP alone; then --listen-client-urls serve gRPC alone."),
         flag(Member, "listen-zookeeper-urls", "tcp://localhost:2181", |c| &mut c.listen_zookeeper_urls, "Where to listen for ZooKeeper's clients; empty for nowhere."),
         flag(Member, "zookeeper-root", "/", |c| &mut c.zookeeper.mount, "The key that is ZooKeeper's root."),
+        flag(Member, "advertise-zookeeper-urls", "", |c| &mut c.advertise_zookeeper_urls, "Where ZooKeeper's clients reach this member; by default where it listens for them, with the host of --advertise-client-urls in place of every address."),
         flag(Member, "zoo-cfg", "", |c| &mut c.zoo_cfg, "ZooKeeper's configuration file, for how its clients are served."),
         flag(Member, "zookeeper-cert-file", "", |c| &mut c.zookeeper_tls.cert, "Certificate shown to ZooKeeper's clients at tls:// URLs, with those between it and its authority, in PEM."),
         flag(Member, "zookeeper-key-file", "", |c| &mut c.zookeeper_tls.key, "Its key; empty where it lies in the certificate's file."),
