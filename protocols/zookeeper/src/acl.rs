@@ -16,7 +16,11 @@ const ENTRIES_MAX: usize = 1024;
 
 /// An access list as it is kept: `auth` stands for whoever the caller has authenticated as, equal
 /// entries count once, and what is open to everyone needs no list.
-pub fn expand(acl: &[Acl<'_>], callers: &[Identity]) -> Result<Option<AccessList>, Code> {
+pub fn expand(
+    acl: &[Acl<'_>],
+    callers: &[Identity],
+    options: &Options,
+) -> Result<Option<AccessList>, Code> {
     if acl.len() > ENTRIES_MAX {
         return Err(Code::InvalidAcl);
     }
@@ -30,13 +34,15 @@ pub fn expand(acl: &[Acl<'_>], callers: &[Identity]) -> Result<Option<AccessList
         match entry.scheme.ok_or(Code::InvalidAcl)? {
             "auth" => {
                 let known = list.len();
-                let authenticated = callers.iter().filter(|id| is_authenticated(id));
+                let authenticated = callers
+                    .iter()
+                    .filter(|id| is_authenticated(id) && is_known(&id.scheme, options));
                 list.extend(authenticated.cloned().map(who));
                 if list.len() == known {
                     return Err(Code::InvalidAcl);
                 }
             }
-            scheme if is_meaningful(scheme, entry.id) => {
+            scheme if is_known(scheme, options) && is_meaningful(scheme, entry.id) => {
                 list.push(who(Identity::new(scheme, entry.id)));
             }
             _ => return Err(Code::InvalidAcl),
@@ -61,6 +67,11 @@ fn is_authenticated(id: &Identity) -> bool {
     &*id.scheme != "ip"
 }
 
+/// Whether identities of this scheme count: those of SASL only where it was said that they do.
+fn is_known(scheme: &str, options: &Options) -> bool {
+    scheme != "sasl" || options.sasl_scheme
+}
+
 /// Whether an access list may name this one.
 fn is_meaningful(scheme: &str, id: &str) -> bool {
     match scheme {
@@ -69,6 +80,7 @@ fn is_meaningful(scheme: &str, id: &str) -> bool {
         "digest" => id.trim_end_matches(':').split(':').count() == 2,
         "ip" => is_network(id),
         "x509" => is_name(id),
+        "sasl" => is_principal(id),
         _ => false,
     }
 }
@@ -119,6 +131,14 @@ fn is_name(id: &str) -> bool {
                 && number.split('.').all(|part| part.parse::<u64>().is_ok());
             is_number || ATTRIBUTES.contains(&kind.as_str())
         })
+}
+
+/// Whether this can be the name of someone who logs in: with a realm, it is Kerberos' name.
+fn is_principal(id: &str) -> bool {
+    match id.split_once('@') {
+        None => true,
+        Some((name, realm)) => name.matches('/').count() <= 1 && !realm.contains(['/', '@']),
+    }
 }
 
 /// Whether this is an address, perhaps with the number of bits that count.
@@ -186,6 +206,16 @@ pub fn authenticate(
         "x509" => Some(inborn.certificate.clone()).filter(|ids| !ids.is_empty()),
         _ => None,
     }
+}
+
+/// The identities of who has logged in by SASL.
+pub fn logged_in(user: &str, super_users: &[String]) -> Vec<Identity> {
+    let is_super = super_users.iter().any(|known| known == user);
+    let superuser = is_super.then(|| Identity::new(SUPER, ""));
+    [Identity::new("sasl", user)]
+        .into_iter()
+        .chain(superuser)
+        .collect()
 }
 
 /// The scheme of who may do everything.
@@ -272,7 +302,10 @@ mod tests {
             ("x509", "", true),
             ("x509", "CN=a,b", false),
             ("x509", "name=a", false),
-            ("sasl", "a", false),
+            ("sasl", "a", true),
+            ("sasl", "a/b@c", true),
+            ("sasl", "a/b/c@d", false),
+            ("sasl", "a@b@c", false),
             ("super", "", false),
         ] {
             assert_eq!(is_meaningful(scheme, id), known, "{scheme}:{id}");
@@ -281,24 +314,35 @@ mod tests {
 
     #[test]
     fn auth_stands_for_who_has_authenticated() {
+        let mut options = Options::default();
         let callers = [
             Identity::new("ip", "127.0.0.1"),
             Identity::new("digest", "a:x"),
+            Identity::new("sasl", "b"),
         ];
-        let list = expand(&[entry("auth", "")], &callers).expect("a list");
+        let list = expand(&[entry("auth", "")], &callers, &options).expect("a list");
         assert_eq!(ids(list), ["digest:a:x"]);
         assert_eq!(
-            expand(&[entry("auth", "")], &callers[..1]),
+            expand(&[entry("auth", "")], &callers[..1], &options),
             Err(Code::InvalidAcl)
         );
+        assert!(expand(&[entry("sasl", "b")], &[], &options).is_err());
+        options.sasl_scheme = true;
+        let list = expand(&[entry("auth", "")], &callers, &options).expect("a list");
+        assert_eq!(ids(list), ["digest:a:x", "sasl:b"]);
+        assert!(expand(&[entry("sasl", "b")], &[], &options).is_ok());
     }
 
     #[test]
     fn equal_entries_count_once_and_none_is_no_list() {
+        let options = Options::default();
         let twice = [entry("digest", "a:b"), entry("digest", "a:b")];
-        assert_eq!(ids(expand(&twice, &[]).expect("a list")), ["digest:a:b"]);
-        assert_eq!(expand(&[], &[]), Err(Code::InvalidAcl));
-        assert_eq!(expand(&[entry("world", "anyone")], &[]), Ok(None));
+        assert_eq!(
+            ids(expand(&twice, &[], &options).expect("a list")),
+            ["digest:a:b"]
+        );
+        assert_eq!(expand(&[], &[], &options), Err(Code::InvalidAcl));
+        assert_eq!(expand(&[entry("world", "anyone")], &[], &options), Ok(None));
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! What an operator may set, under ZooKeeper's names and with its defaults.
 
 use crate::mount::Mount;
+use crate::sasl::Users;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The settings.
@@ -38,6 +40,17 @@ pub struct Options {
     pub initial_configuration: String,
     /// What the process may open, and has open.
     pub files: fn() -> Option<OpenFiles>,
+    /// What `java.security.auth.login.config` names: who may log in by SASL; none if nobody can.
+    pub sasl: Option<Arc<Users>>,
+    /// Whether an `authProvider.N` lets access lists name who has logged in so.
+    pub sasl_scheme: bool,
+    /// `superUser.N`: who of these may do everything.
+    pub sasl_super_users: Vec<String>,
+    /// `allowSaslFailedClients`: who could not log in is served as one that did not try.
+    pub sasl_may_fail: bool,
+    /// `enforce.auth.schemes`: who has not authenticated by one of these is not served; none if it
+    /// does not matter.
+    pub enforced_schemes: Vec<String>,
     /// `reconfigEnabled`: whether the members can be changed.
     pub reconfig: bool,
     /// `standaloneEnabled`: whether a single member counts as a server that stands alone.
@@ -74,6 +87,11 @@ impl Default for Options {
             data_dir: String::new(),
             initial_configuration: String::new(),
             files: || None,
+            sasl: None,
+            sasl_scheme: false,
+            sasl_super_users: Vec::new(),
+            sasl_may_fail: false,
+            enforced_schemes: Vec::new(),
             reconfig: false,
             standalone: true,
             words: vec!["srvr".to_owned()],
@@ -98,6 +116,11 @@ impl Options {
         asked_ms
             .max(bound(self.timeout_min()))
             .min(bound(self.timeout_max()))
+    }
+
+    /// Whether who has not logged in by SASL is not served.
+    pub fn requires_sasl(&self) -> bool {
+        self.enforced_schemes.iter().any(|scheme| scheme == "sasl")
     }
 
     /// Whether a four-letter word is answered. `srvr` is, whatever the list says.

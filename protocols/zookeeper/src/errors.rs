@@ -50,6 +50,9 @@ pub enum Code {
     /// The proof of an identity is none.
     #[error("authentication failed")]
     AuthFailed,
+    /// Whoever has not shown who it is is not served.
+    #[error("authentication required")]
+    AuthRequired,
     /// There is no such watch.
     #[error("no watcher")]
     NoWatcher,
@@ -82,6 +85,7 @@ impl Code {
             Code::AuthFailed => -115,
             Code::NoWatcher => -121,
             Code::ReconfigDisabled => -123,
+            Code::AuthRequired => -124,
         }
     }
 }

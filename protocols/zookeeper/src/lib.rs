@@ -7,9 +7,9 @@
 //! Start with [`ZooKeeper::serve`]. From the outside in: `connection` (how one begins), `session` (the
 //! engine: one read, one submission, one write), `request` (what becomes of each request), then what
 //! is pure: [`ops`] and [`read`] (what requests mean in the keyspace), [`record`], [`jute`] and
-//! [`reply`] (how they travel), [`acl`], [`path`], [`system`] and [`ensemble`] (ZooKeeper's rules),
-//! [`mount`] (whose paths are which keys), and last what operators ask: [`words`], [`admin`] and
-//! [`figures`].
+//! [`reply`] (how they travel), [`acl`], [`path`], [`system`], [`ensemble`], [`sasl`] and [`jaas`]
+//! (ZooKeeper's rules), [`mount`] (whose paths are which keys), and last what operators ask: [`words`],
+//! [`admin`] and [`figures`].
 
 pub mod acl;
 pub mod admin;
@@ -20,6 +20,7 @@ pub mod errors;
 pub mod figures;
 pub mod frame;
 pub mod handshake;
+pub mod jaas;
 pub mod jute;
 pub mod mount;
 pub mod ops;
@@ -28,6 +29,7 @@ pub mod read;
 pub mod record;
 pub mod reply;
 mod request;
+pub mod sasl;
 mod session;
 pub mod stat;
 pub mod stats;

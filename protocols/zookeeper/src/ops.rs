@@ -131,7 +131,7 @@ fn step(write: &Write<'_>, frame: &Bytes, caller: Caller<'_>) -> Result<NodeOp, 
         }
         Write::SetAcl { path, acl, version } => {
             let path = valid(path, frame, caller)?;
-            let list = acl::expand(acl, caller.ids)?;
+            let list = acl::expand(acl, caller.ids, caller.options)?;
             let mut tests = vec![NodeTest::Exists, NodeTest::Allowed(Permissions::ADMIN)];
             tests.extend((*version != -1).then(|| NodeTest::AclVersion(version.cast_unsigned())));
             Ok(op(path, tests, Action::SetAcl(list), Cause::Set))
@@ -149,7 +149,7 @@ fn create_step(create: &Create<'_>, frame: &Bytes, caller: Caller<'_>) -> Result
     let mode = Mode::of(create, caller.options)?;
     let parent = path::parent(create.path).filter(|_| !create.path.contains('\0'));
     let parent = parent.ok_or(Code::BadArguments)?;
-    let list = acl::expand(&create.acl, caller.ids)?;
+    let list = acl::expand(&create.acl, caller.ids, caller.options)?;
     let mount = &caller.options.mount;
     if !path::is_valid(parent) {
         return Err(Code::NoNode.into());

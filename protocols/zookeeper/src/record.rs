@@ -68,8 +68,11 @@ pub enum Request<'a> {
         /// The proof.
         token: &'a [u8],
     },
-    /// Adds an identity by SASL, which is not offered.
-    Sasl,
+    /// Adds an identity by SASL, step by step.
+    Sasl {
+        /// The client's part of this step.
+        token: &'a [u8],
+    },
     /// Changes the members.
     Reconfig(Reconfig<'a>),
     /// Who the client is.
@@ -290,7 +293,7 @@ pub fn parse(frame: &[u8]) -> Result<(Header, Request<'_>), Bad> {
     let (body, header) = header(frame).map_err(|_| Bad::Unanswerable)?;
     let request = request(header.kind, body).ok_or(Bad::Kind(header))?;
     let (_, request) = request.map_err(|_| match header.kind {
-        kind::AUTH => Bad::Unanswerable,
+        kind::AUTH | kind::SASL => Bad::Unanswerable,
         _ => Bad::Body(header),
     })?;
     Ok((header, request))
@@ -337,7 +340,9 @@ fn request(kind: i32, body: &[u8]) -> Option<Parsed<'_, Request<'_>>> {
             path_and_int(body).map(to(|(path, kind)| Request::RemoveWatches { path, kind }))
         }
         kind::AUTH => auth(body),
-        kind::SASL => Ok((body, Request::Sasl)),
+        kind::SASL => jute::buffer(body).map(to(|token: Option<_>| Request::Sasl {
+            token: token.unwrap_or_default(),
+        })),
         kind::RECONFIG => reconfig(body).map(to(Request::Reconfig)),
         kind::WHO_AM_I => Ok((body, Request::WhoAmI)),
         kind::PING => Ok((body, Request::Ping)),

@@ -8,7 +8,10 @@ use crate::record::{Bad, Header, Reconfig, Request, Write};
 use crate::session::{Over, Session};
 use crate::stat::Stat;
 use crate::{acl, ensemble, path, read, system};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use gateway::keyspace::access::Identity;
 use gateway::keyspace::command::{Nodes, Turn};
 use gateway::keyspace::{Command, Outcome, Refusal, Revision};
 use gateway::{Answered, Error, MemberError, Principal};
@@ -48,7 +51,7 @@ impl<'f> Asked<'f> {
             | Request::CheckWatches { .. }
             | Request::RemoveWatches { .. }
             | Request::Auth { .. }
-            | Request::Sasl
+            | Request::Sasl { .. }
             | Request::Reconfig(_)
             | Request::WhoAmI
             | Request::Ping
@@ -75,6 +78,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
     /// Answers requests, in their order.
     pub(crate) async fn process(&mut self, mut rest: &[Parsed<'_>]) -> Result<(), Over> {
         while let Some((first, others)) = rest.split_first() {
+            self.admit(first)?;
             let writes: Vec<(&Asked<'_>, &[Write<'_>])> = rest
                 .iter()
                 .map_while(|parsed| {
@@ -94,6 +98,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
             }
         }
         Ok(())
+    }
+
+    /// Cuts off who has not shown who it is where that is required, unless it is about to.
+    fn admit(&mut self, parsed: &Parsed<'_>) -> Result<(), Over> {
+        let schemes = &self.shared.options.enforced_schemes;
+        let is_known = |id: &Identity| schemes.iter().any(|scheme| **scheme == *id.scheme);
+        if schemes.is_empty() || self.ids.iter().any(is_known) {
+            return Ok(());
+        }
+        let header = match parsed {
+            Ok(asked) => match asked.request {
+                Request::Auth { .. } | Request::Sasl { .. } => return Ok(()),
+                _ => asked.header,
+            },
+            Err(Bad::Unanswerable) => return Ok(()),
+            Err(Bad::Kind(header) | Bad::Body(header)) => *header,
+        };
+        let code = Some(Code::AuthRequired);
+        self.replies.aside(header.xid, 0, code, |_| {});
+        Err(Over::AfterAnswers)
     }
 
     /// Does the changes that stand next to each other.
@@ -265,8 +289,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
                 self.done(xid, removed);
             }
             Request::Auth { scheme, token } => return self.authenticate(xid, scheme, token),
-            // A server without SASL has no token to give, and says so without an error.
-            Request::Sasl => self.replies.aside(xid, 0, None, |out| out.buffer(None)),
+            Request::Sasl { token } => return self.log_in(xid, token),
             Request::Reconfig(asked) => return self.reconfigure(xid, asked).await,
             Request::WhoAmI => self.who_am_i(xid),
             Request::Ping => self.done(PING_XID, Ok(())),
@@ -322,6 +345,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
             self.replies.aside(xid, 0, Some(Code::AuthFailed), |_| {});
             return Err(Over::AfterAnswers);
         };
+        if !self.identify(shown) {
+            self.replies.aside(xid, 0, Some(Code::AuthFailed), |_| {});
+            return Err(Over::AfterAnswers);
+        }
+        self.replies.aside(xid, 0, None, |_| {});
+        Ok(())
+    }
+
+    /// Notes who the client has shown to be; not if that is too many.
+    fn identify(&mut self, shown: Vec<Identity>) -> bool {
         let mut ids = self.ids.to_vec();
         for id in shown {
             if !ids.contains(&id) {
@@ -329,13 +362,51 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
             }
         }
         let bytes: usize = ids.iter().map(|id| id.scheme.len() + id.id.len()).sum();
-        if bytes > IDENTITIES_BYTES_MAX {
-            self.replies.aside(xid, 0, Some(Code::AuthFailed), |_| {});
-            return Err(Over::AfterAnswers);
+        let fits = bytes <= IDENTITIES_BYTES_MAX;
+        if fits {
+            self.ids = ids.into();
         }
-        self.ids = ids.into();
-        self.replies.aside(xid, 0, None, |_| {});
-        Ok(())
+        fits
+    }
+
+    /// A step of SASL; one that fails ends the connection, unless that does not matter.
+    fn log_in(&mut self, xid: i32, token: &[u8]) -> Result<(), Over> {
+        let options = &self.shared.options;
+        let Some(users) = &options.sasl else {
+            // A server without SASL has no token to give, and says so without an error.
+            self.replies.aside(xid, 0, None, |out| out.buffer(None));
+            return Ok(());
+        };
+        match self.sasl.step(users, token, nonce) {
+            Ok(step) => {
+                if let Some(user) = &step.user {
+                    let shown = acl::logged_in(user, &options.sasl_super_users);
+                    if !self.identify(shown) {
+                        self.replies.aside(xid, 0, Some(Code::AuthFailed), |_| {});
+                        return Err(Over::AfterAnswers);
+                    }
+                }
+                let token = Some(&step.token[..]);
+                self.replies.aside(xid, 0, None, |out| out.buffer(token));
+                return Ok(());
+            }
+            Err(refused) => {
+                self.shared.stats.auth_failed.fetch_add(1, Relaxed);
+                let session = self.key.id.0;
+                tracing::warn!(session, %refused, "client could not log in by SASL");
+            }
+        }
+        if options.sasl_may_fail && !options.requires_sasl() {
+            self.replies.aside(xid, 0, None, |out| out.buffer(None));
+            return Ok(());
+        }
+        let code = match options.requires_sasl() {
+            true => Code::AuthRequired,
+            false => Code::AuthFailed,
+        };
+        self.replies
+            .aside(xid, 0, Some(code), |out| out.buffer(None));
+        Err(Over::AfterAnswers)
     }
 
     fn who_am_i(&mut self, xid: i32) {
@@ -430,4 +501,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
         self.replies.answer(xid, at, |_| {});
         Err(Over::AfterAnswers)
     }
+}
+
+/// What no client can foresee, for a challenge.
+fn nonce() -> String {
+    STANDARD.encode(rand::random::<[u8; 24]>())
 }

@@ -10,6 +10,7 @@ use crate::read::Desk;
 use crate::record;
 use crate::reply::{Event, Replies};
 use crate::request::{Asked, Parsed};
+use crate::sasl::Exchange;
 use crate::stats::{Batch, Entered};
 use crate::tally::Op;
 use crate::{Arrival, Shared, acl, frame};
@@ -64,6 +65,8 @@ pub struct Session<'a, S> {
     pub(crate) inborn: Inborn,
     /// Who the client has shown to be.
     pub(crate) ids: Arc<[Identity]>,
+    /// How far it has logged in.
+    pub(crate) sasl: Exchange,
     pub(crate) watcher: NodeWatcher,
     pub(crate) read: BytesMut,
     pub(crate) replies: Replies,
@@ -89,6 +92,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
             turn: 0,
             ids: inborn.ids().cloned().collect(),
             inborn,
+            sasl: Exchange::default(),
             read: BytesMut::new(),
             replies: Replies::default(),
             wire: Vec::new(),

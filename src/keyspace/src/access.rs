@@ -54,7 +54,7 @@ impl BitOr for Permissions {
 
 /// Someone, or a group of them: a caller as authenticated, or whom an access list means. Schemes are
 /// ZooKeeper's: `world` (whose `anyone` is everyone), `ip` (in a list perhaps with the number of bits
-/// that count), and others, which mean who is spelled the same.
+/// that count), `sasl` (where a caller `super` is whoever is meant), and others, which mean who is spelled the same.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub struct Identity {
     /// How the caller was authenticated.
@@ -84,6 +84,8 @@ impl Identity {
         self.scheme == caller.scheme
             && match &*self.scheme {
                 "ip" => within(&caller.id, &self.id),
+                // ZooKeeper's: one of this name is everyone who logs in.
+                "sasl" => &*caller.id == "super" || self.id == caller.id,
                 _ => self.id == caller.id,
             }
     }
@@ -163,6 +165,20 @@ mod tests {
         assert!(may(&caller("digest", "user:hash")));
         assert!(!may(&caller("digest", "user:other")));
         assert!(!may(&caller("sasl", "user:hash")));
+        assert!(!may(&caller("digest", "super")));
+    }
+
+    #[test]
+    fn super_is_whoever_logs_in() {
+        let list = list(Permissions::ALL, "sasl", "bob");
+        for (who, may) in [("bob", true), ("super", true), ("ann", false)] {
+            let caller = [Identity::new("sasl", who)];
+            assert_eq!(
+                allows(Some(&list), &caller, Permissions::READ),
+                may,
+                "{who}"
+            );
+        }
     }
 
     #[test]

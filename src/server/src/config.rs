@@ -40,7 +40,13 @@ pub struct Config {
     pub zookeeper_admin_path: String,
     pub advertise_zookeeper_urls: StreamUrls,
     pub zoo_cfg: String,
-    /// What that file sets.
+    /// The file of Java's login configuration that names who may log in by SASL.
+    pub zookeeper_jaas: String,
+    /// Its section; empty is `Server`.
+    pub zookeeper_jaas_section: String,
+    /// The password of its user `super` in place of the one there.
+    pub zookeeper_sasl_super_password: Option<String>,
+    /// What `zoo_cfg` sets.
     pub zookeeper: zookeeper::Options,
     pub quota_bytes: i64,
     pub max_txn_ops: usize,
@@ -92,6 +98,23 @@ impl Config {
         if self.data_dir.is_empty() {
             self.data_dir = format!("{}.etcd", self.name);
         }
+    }
+
+    /// Takes over who may log in by SASL from the text of `zookeeper_jaas`.
+    pub fn take_users(&mut self, text: &str) -> Result<(), String> {
+        let section = match self.zookeeper_jaas_section.as_str() {
+            "" => "Server",
+            section => section,
+        };
+        let mut users = zookeeper::jaas::users(text, section)
+            .map_err(|why| format!("{}: {why}", self.zookeeper_jaas))?;
+        if let Some(password) = &self.zookeeper_sasl_super_password
+            && let Some(known) = users.passwords.get_mut("super")
+        {
+            known.clone_from(password);
+        }
+        self.zookeeper.sasl = Some(users.into());
+        Ok(())
     }
 
     /// Where ZooKeeper's clients reach the server. Unless it was said, that is where it listens; and

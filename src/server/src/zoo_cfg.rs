@@ -17,9 +17,9 @@ const ELSEWHERE: &[&str] = &[
     "initLimit",
     "syncLimit",
     "serverCnxnFactory",
-    "authProvider.x509",
     "globalOutstandingLimit",
     "metricsProvider.exportJvmInfo",
+    "fips-mode",
 ];
 
 /// Where ZooKeeper's AdminServer listens unless told otherwise, ...
@@ -33,6 +33,7 @@ const TO_PEM: &str = "convert it with `keytool -importkeystore -srckeystore FILE
 /// Takes over what the file sets. A key may bear the prefix that it has as a property of the JVM.
 pub fn apply(text: &str, config: &mut Config, remarks: &mut Vec<String>) -> Result<(), String> {
     let mut places = Places::default();
+    let mut enforced = Enforced::default();
     config.zookeeper.initial_configuration = text.to_owned();
     for line in text.lines().map(str::trim_start) {
         if line.is_empty() || line.starts_with(['#', '!']) {
@@ -43,9 +44,11 @@ pub fn apply(text: &str, config: &mut Config, remarks: &mut Vec<String>) -> Resu
         let key = key.strip_prefix("zookeeper.").unwrap_or(key);
         let said = |why: String| format!("invalid value {value:?} for {key}: {why}");
         let known = places.set(key, value).map_err(said)?
+            || enforced.set(key, value).map_err(said)?
             || set(&mut config.zookeeper, key, value).map_err(said)?
             || set_tls(&mut config.zookeeper_tls, key, value).map_err(said)?
             || set_admin_path(config, key, value)
+            || set_login(config, key, value)
             || ELSEWHERE.contains(&key);
         if !known {
             remarks.push(format!(
@@ -53,6 +56,7 @@ pub fn apply(text: &str, config: &mut Config, remarks: &mut Vec<String>) -> Resu
             ));
         }
     }
+    config.zookeeper.enforced_schemes = enforced.schemes()?;
     places.fill(config)
 }
 
@@ -165,6 +169,66 @@ fn set_tls(files: &mut Files, key: &str, value: &str) -> Result<bool, String> {
     Ok(true)
 }
 
+/// Sets who may log in by SASL; answers whether there is such.
+fn set_login(config: &mut Config, key: &str, value: &str) -> bool {
+    match key {
+        "java.security.auth.login.config" => value.clone_into(&mut config.zookeeper_jaas),
+        "sasl.serverconfig" => value.clone_into(&mut config.zookeeper_jaas_section),
+        "SASLAuthenticationProvider.superPassword" => {
+            config.zookeeper_sasl_super_password = Some(value.to_owned());
+        }
+        _ => return false,
+    }
+    true
+}
+
+/// Whether and how clients have to authenticate, in the two ways in which it can be said.
+#[derive(Default)]
+struct Enforced {
+    enabled: bool,
+    schemes: Vec<String>,
+    sasl: bool,
+}
+
+impl Enforced {
+    fn set(&mut self, key: &str, value: &str) -> Result<bool, String> {
+        match key {
+            "sessionRequireClientSASLAuth" => self.sasl = bool::parse(value)?,
+            "enforce.auth.enabled" => self.enabled = bool::parse(value)?,
+            "enforce.auth.schemes" => self.schemes = words(value),
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// The schemes by one of which they have to; none if they need not.
+    fn schemes(self) -> Result<Vec<String>, String> {
+        match self {
+            Enforced { sasl: true, .. } => Ok(vec!["sasl".to_owned()]),
+            Enforced { enabled: false, .. } => Ok(Vec::new()),
+            Enforced { schemes, .. } if schemes.is_empty() => Err(
+                "enforce.auth.enabled is true, but enforce.auth.schemes names no scheme".to_owned(),
+            ),
+            Enforced { schemes, .. } => match schemes.iter().find(|scheme| !is_scheme(scheme)) {
+                Some(unknown) => Err(format!(
+                    "enforce.auth.schemes: there is no scheme {unknown}"
+                )),
+                None => Ok(schemes),
+            },
+        }
+    }
+}
+
+/// Whether clients can authenticate so.
+fn is_scheme(scheme: &str) -> bool {
+    matches!(scheme, "ip" | "digest" | "sasl" | "x509")
+}
+
+fn words(value: &str) -> Vec<String> {
+    let words = value.split(',').map(str::trim);
+    words.map(str::to_owned).collect()
+}
+
 /// Sets one option; answers whether there is such.
 fn set(options: &mut Options, key: &str, value: &str) -> Result<bool, String> {
     match key {
@@ -183,11 +247,22 @@ fn set(options: &mut Options, key: &str, value: &str) -> Result<bool, String> {
         }
         "X509AuthenticationProvider.superUser" => options.super_subject = Some(value.to_owned()),
         "4lw.commands.whitelist" => {
-            options.words = value
-                .split(',')
-                .map(|word| word.trim().to_owned())
-                .collect();
+            options.words = words(value);
         }
+        "allowSaslFailedClients" => options.sasl_may_fail = bool::parse(value)?,
+        _ if key == "superUser" || key.starts_with("superUser.") => {
+            options.sasl_super_users.push(value.to_owned());
+        }
+        _ if key.starts_with("authProvider.") => match value.rsplit('.').next() {
+            Some("SASLAuthenticationProvider") => options.sasl_scheme = true,
+            // These are always there.
+            Some(
+                "IPAuthenticationProvider"
+                | "DigestAuthenticationProvider"
+                | "X509AuthenticationProvider",
+            ) => {}
+            Some(_) | None => return Err("there is no such provider here".to_owned()),
+        },
         _ => return Ok(false),
     }
     Ok(true)
@@ -285,7 +360,32 @@ mod tests {
             remarks,
             ["server.1 of the ZooKeeper configuration has no effect here"]
         );
-        let refused = apply("tickTime=x", &mut Config::default(), &mut Vec::new());
-        assert!(refused.is_err());
+        for text in [
+            "tickTime=x",
+            "enforce.auth.enabled=true",
+            "enforce.auth.enabled=true\nenforce.auth.schemes=sasl,other",
+        ] {
+            let refused = apply(text, &mut Config::default(), &mut Vec::new());
+            assert!(refused.is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn clients_can_be_made_to_authenticate() {
+        let schemes = |text| configured(text).0.zookeeper.enforced_schemes;
+        assert_eq!(schemes("sessionRequireClientSASLAuth=true"), ["sasl"]);
+        let either = "enforce.auth.enabled=true\nenforce.auth.schemes=digest, sasl";
+        assert_eq!(schemes(either), ["digest", "sasl"]);
+        assert!(schemes("enforce.auth.schemes=sasl").is_empty());
+        let (config, remarks) = configured(
+            "java.security.auth.login.config=/jaas\nzookeeper.sasl.serverconfig=Ours\n\
+             authProvider.1=org.apache.zookeeper.server.auth.SASLAuthenticationProvider\n\
+             superUser.2=ann\nSASLAuthenticationProvider.superPassword=x\n",
+        );
+        assert_eq!(config.zookeeper_jaas, "/jaas");
+        assert_eq!(config.zookeeper_jaas_section, "Ours");
+        assert_eq!(config.zookeeper.sasl_super_users, ["ann"]);
+        assert!(config.zookeeper.sasl_scheme);
+        assert_eq!(remarks, Vec::<String>::new());
     }
 }

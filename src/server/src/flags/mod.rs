@@ -141,6 +141,12 @@ pub fn parse(
         zoo_cfg::apply(&text, &mut config, &mut remarks).map_err(Rejection::Invalid)?;
     }
     config.check_zookeeper().map_err(Rejection::Invalid)?;
+    if !config.zookeeper_jaas.is_empty() {
+        let path = Path::new(&config.zookeeper_jaas);
+        let text = read_file(path)
+            .map_err(|error| Rejection::Invalid(format!("open {}: {error}", path.display())))?;
+        config.take_users(&text).map_err(Rejection::Invalid)?;
+    }
     Ok(Invocation::Serve(Box::new(config), remarks))
 }
 

@@ -145,6 +145,7 @@ fn member() -> Vec<Flag> {
         flag(Member, "zookeeper-trusted-ca-file", "", |c| &mut c.zookeeper_tls.trusted_ca, "Authorities that their certificates may come from."),
         flag(Member, "zookeeper-client-auth", "need", |c| &mut c.zookeeper_tls.client_auth, "Whether they must show a certificate: 'need', 'want' or 'none'."),
         flag(Member, "listen-zookeeper-admin-urls", "", |c| &mut c.listen_zookeeper_admin_urls, "Where to serve the commands of ZooKeeper's AdminServer."),
+        flag(Member, "zookeeper-jaas", "", |c| &mut c.zookeeper_jaas, "File of Java's login configuration whose section Server names ZooKeeper's clients that may log in by SASL."),
         inert::<u64>(Member, "max-wals", "5", "the log is cut by what checkpoints still need", "Number of log files to keep."),
         inert::<bool>(Member, "memory-mlock", "false", "memory is not locked", "Keep the process's pages in memory."),
         flag(Member, "quota-backend-bytes", "0", |c| &mut c.quota_bytes, "Size of the keyspace at which writes are refused until space is freed; 0 is 2 GiB, less is no quota."),
