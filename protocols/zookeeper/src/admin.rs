@@ -152,7 +152,7 @@ impl Office<'_> {
             Command::InitialConfiguration => {
                 json!({ "initial_configuration": self.options.initial_configuration })
             }
-            Command::IsReadOnly => json!({ "read_only": false }),
+            Command::IsReadOnly => json!({ "read_only": self.read_only }),
             Command::Leader => return self.show_leader(),
             Command::Monitor => self.show_figures(),
             // Observers keep no counts of their own here.

@@ -51,6 +51,8 @@ pub struct Options {
     /// `enforce.auth.schemes`: who has not authenticated by one of these is not served; none if it
     /// does not matter.
     pub enforced_schemes: Vec<String>,
+    /// `readonlymode.enabled`: whether clients that only read are served without a leader.
+    pub read_only_mode: bool,
     /// `reconfigEnabled`: whether the members can be changed.
     pub reconfig: bool,
     /// `standaloneEnabled`: whether a single member counts as a server that stands alone.
@@ -92,6 +94,7 @@ impl Default for Options {
             sasl_super_users: Vec::new(),
             sasl_may_fail: false,
             enforced_schemes: Vec::new(),
+            read_only_mode: false,
             reconfig: false,
             standalone: true,
             words: vec!["srvr".to_owned()],
@@ -125,11 +128,10 @@ impl Options {
 
     /// Whether a four-letter word is answered. `srvr` is, whatever the list says.
     pub fn allows(&self, word: &str) -> bool {
-        word == "srvr"
-            || self
-                .words
-                .iter()
-                .any(|allowed| allowed == "*" || allowed == word)
+        let listed = |allowed: &String| allowed == "*" || allowed == word;
+        // Clients that only read look for a server that can write so.
+        let asked = self.read_only_mode && word == "isro";
+        word == "srvr" || asked || self.words.iter().any(listed)
     }
 }
 
@@ -150,6 +152,8 @@ mod tests {
     fn words_are_answered_where_they_are_listed() {
         let mut options = Options::default();
         assert!(options.allows("srvr") && !options.allows("ruok"));
+        options.read_only_mode = true;
+        assert!(options.allows("isro") && !options.allows("ruok"));
         options.words = vec!["*".to_owned()];
         assert!(options.allows("ruok"));
     }

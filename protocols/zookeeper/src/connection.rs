@@ -1,7 +1,7 @@
 //! A connection's beginning: a four-letter word, or the handshake that opens a session or resumes one.
 
 use crate::frame;
-use crate::handshake::{self, PASSWORD_BYTES, Welcome};
+use crate::handshake::{self, Connect, PASSWORD_BYTES, Welcome};
 use crate::session::Session;
 use crate::stats::{Batch, Entered};
 use crate::tally::Op;
@@ -11,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 use gateway::keyspace::command::Nodes;
 use gateway::keyspace::node::NodeRefusal;
 use gateway::keyspace::{Command, LeaseId, Refusal};
-use gateway::{Error, Principal, Unavailable};
+use gateway::{Error, Principal, SessionKey, Unavailable};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -89,10 +89,14 @@ where
         tracing::debug!(peer = %arrival.peer, zxid = connect.zxid, "client has seen a newer state than there is");
         return None;
     }
-    make_root(shared).await.ok()?;
     let timeout_ms = shared.options.negotiate_ms(connect.timeout_ms);
     let ttl_ms = u64::from(timeout_ms.unsigned_abs());
+    let read_only = shared.read_only.load(Relaxed);
+    if !read_only {
+        make_root(shared).await.ok()?;
+    }
     let key = match connect.session {
+        _ if read_only => alone(shared, &connect),
         0 => shared.gate.open_session(ttl_ms).await.ok().map(Some),
         id => match <[u8; PASSWORD_BYTES]>::try_from(connect.password) {
             Ok(password) => {
@@ -114,6 +118,7 @@ where
         timeout_ms,
         session: key.id.0,
         password: key.password,
+        read_only,
     };
     welcome.encode(&mut wire, tells_read_only);
     stream.write_all(&wire).await.ok()?;
@@ -134,7 +139,9 @@ where
         .tally
         .note([Op::CreateSession].into_iter(), batch.took_ms());
     entered.note(&batch);
-    Some(Session::new(shared, stream, arrival, entered, key))
+    Some(Session::new(
+        shared, stream, arrival, entered, key, read_only,
+    ))
 }
 
 /// Makes the root that clients see where it lies at a node that is missing. Whoever else makes it at
@@ -159,4 +166,25 @@ async fn make_root(shared: &Shared) -> Result<(), Unavailable> {
         Err(Error::Unavailable(unavailable)) => return Err(unavailable),
     }
     Ok(())
+}
+
+/// A session of this server alone, for a client that only reads: it lasts as long as the connection,
+/// and nobody else knows of it. None within where the client's session is over; none at all where it
+/// has to find another server.
+fn alone(shared: &Shared, connect: &Connect<'_>) -> Option<Option<SessionKey>> {
+    let only_reads = connect.read_only == Some(true);
+    let holds_session = shared
+        .gate
+        .reader()
+        .lease(LeaseId(connect.session))
+        .is_some();
+    if !only_reads || holds_session {
+        return None;
+    }
+    let key = SessionKey {
+        id: shared.gate.fresh_lease(),
+        password: rand::random(),
+        attachment: 0,
+    };
+    Some((connect.session == 0).then_some(key))
 }

@@ -50,6 +50,9 @@ pub enum Code {
     /// The proof of an identity is none.
     #[error("authentication failed")]
     AuthFailed,
+    /// Without a leader, nothing is written.
+    #[error("not writable")]
+    NotReadOnly,
     /// Whoever has not shown who it is is not served.
     #[error("authentication required")]
     AuthRequired,
@@ -83,6 +86,7 @@ impl Code {
             Code::SessionExpired => -112,
             Code::InvalidAcl => -114,
             Code::AuthFailed => -115,
+            Code::NotReadOnly => -119,
             Code::NoWatcher => -121,
             Code::ReconfigDisabled => -123,
             Code::AuthRequired => -124,

@@ -53,6 +53,8 @@ pub struct Welcome {
     pub session: i64,
     /// What it resumes the session with.
     pub password: [u8; PASSWORD_BYTES],
+    /// Whether it can only read here.
+    pub read_only: bool,
 }
 
 impl Welcome {
@@ -61,9 +63,10 @@ impl Welcome {
         timeout_ms: 0,
         session: 0,
         password: [0; PASSWORD_BYTES],
+        read_only: false,
     };
 
-    /// Appends the answer; `tells_read_only` if the client understands that it can write here.
+    /// Appends the answer; `tells_read_only` if the client understands whether it can write here.
     pub fn encode(&self, out: &mut Vec<u8>, tells_read_only: bool) {
         framed(out, |out| {
             out.int(0);
@@ -71,7 +74,7 @@ impl Welcome {
             out.long(self.session);
             out.buffer(Some(&self.password));
             if tells_read_only {
-                out.boolean(false);
+                out.boolean(self.read_only);
             }
         });
     }

@@ -45,7 +45,12 @@ pub use words::Office;
 use gateway::Gate;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
+
+/// How long there is no leader, at least, before only clients are served that only read.
+const READ_ONLY_GRACE: Duration = Duration::from_secs(2);
 
 /// ZooKeeper's protocol over a gate. Cheap to clone.
 #[derive(Clone)]
@@ -58,6 +63,8 @@ pub(crate) struct Shared {
     gate: Gate,
     options: Options,
     stats: Stats,
+    /// Whether it only serves clients that only read, since there is no leader to write through.
+    read_only: AtomicBool,
 }
 
 impl ZooKeeper {
@@ -68,12 +75,34 @@ impl ZooKeeper {
                 gate,
                 options,
                 stats: Stats::default(),
+                read_only: AtomicBool::new(false),
             }),
         }
     }
 
-    /// Tells who watches the members of their changes, as long as the server runs.
+    /// Does what no connection does, as long as the server runs.
     pub async fn attend(&self) {
+        tokio::join!(self.tell_of_members(), self.mind_the_leader());
+    }
+
+    /// Turns to clients that only read while there is no leader, and back.
+    async fn mind_the_leader(&self) {
+        let Shared { gate, options, .. } = &*self.shared;
+        if !options.read_only_mode {
+            return;
+        }
+        loop {
+            gate.leaderless(options.tick.max(READ_ONLY_GRACE)).await;
+            tracing::warn!("no leader; serving clients that only read");
+            self.shared.read_only.store(true, Ordering::Relaxed);
+            gate.led().await;
+            tracing::info!("found a leader; serving all clients");
+            self.shared.read_only.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// Tells who watches the members of their changes.
+    async fn tell_of_members(&self) {
         let Shared { gate, options, .. } = &*self.shared;
         let mut changes = gate.roster_changes();
         let config = options.mount.key(system::CONFIG.as_bytes());
@@ -114,6 +143,7 @@ impl Shared {
             gate: &self.gate,
             options: &self.options,
             stats: &self.stats,
+            read_only: self.read_only.load(Ordering::Relaxed),
         }
     }
 }

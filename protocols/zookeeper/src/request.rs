@@ -122,6 +122,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
 
     /// Does the changes that stand next to each other.
     async fn write(&mut self, run: &[(&Asked<'_>, &[Write<'_>])]) -> Result<(), Over> {
+        if self.read_only {
+            for (asked, _) in run {
+                self.refuse_now(asked.header.xid, Code::NotReadOnly);
+            }
+            return Ok(());
+        }
         let mut commands = Vec::with_capacity(run.len());
         let mut plans = Vec::with_capacity(run.len());
         for (asked, writes) in run {
@@ -261,6 +267,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
                 Err(code) => self.refuse_now(xid, code),
             },
             Request::GetAllChildrenNumber { path } => self.count(xid, path).await,
+            Request::Sync { .. } | Request::Reconfig(_) if self.read_only => {
+                self.refuse_now(xid, Code::NotReadOnly);
+            }
             Request::Sync { path } => {
                 let linearized = self.shared.gate.linearize().await;
                 linearized.map_err(|_| Over::AfterAnswers)?;
@@ -491,6 +500,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
 
     /// Ends the session, if it is still this connection's.
     async fn close(&mut self, xid: i32) -> Result<(), Over> {
+        if self.read_only {
+            self.done(xid, Ok(()));
+            return Err(Over::AfterAnswers);
+        }
         let close = Command::Close(self.take_turn());
         let closed = self.shared.gate.propose(&Principal::Anonymous, close).await;
         let at = match closed {

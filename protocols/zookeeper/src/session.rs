@@ -59,6 +59,8 @@ pub struct Session<'a, S> {
     stream: &'a mut S,
     entered: &'a Entered<'a>,
     pub(crate) key: SessionKey,
+    /// It is a session of this server alone, which cannot write.
+    pub(crate) read_only: bool,
     /// Which of the connection's writes is next.
     pub(crate) turn: u64,
     /// Who the client is by its connection, without a word of its own.
@@ -81,14 +83,19 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
         arrival: &Arrival,
         entered: &'a Entered<'a>,
         key: SessionKey,
+        read_only: bool,
     ) -> Session<'a, S> {
         let inborn = Inborn::of(arrival, &shared.options);
         Session {
             shared,
             stream,
             entered,
-            watcher: shared.gate.watch_nodes(&key),
+            watcher: match read_only {
+                true => shared.gate.watch_nodes_alone(),
+                false => shared.gate.watch_nodes(&key),
+            },
             key,
+            read_only,
             turn: 0,
             ids: inborn.ids().cloned().collect(),
             inborn,
@@ -102,11 +109,15 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
     /// Answers until either side ends it.
     pub async fn run(&mut self) {
         // A client of a member that is cut off must not believe that its session goes on: the others
-        // may end it and give its locks away. ZooKeeper cuts all connections then.
-        let shared = self.shared;
-        let cut_off = shared
-            .gate
-            .leaderless(shared.gate.limits().election_timeout);
+        // may end it and give its locks away. And one that only reads has to find out that it can
+        // write. ZooKeeper cuts all connections either time.
+        let (gate, read_only) = (&self.shared.gate, self.read_only);
+        let cut_off = async {
+            match read_only {
+                true => gate.led().await,
+                false => gate.leaderless(gate.limits().election_timeout).await,
+            }
+        };
         let mut cut_off = std::pin::pin!(cut_off);
         loop {
             match self.answer().await {
@@ -153,7 +164,9 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
         let parsed: Vec<Parsed<'_>> = frames.iter().map(parse).collect();
         let mut answered = Ok(());
         if !parsed.is_empty() {
-            self.shared.gate.touch(self.key.id);
+            if !self.read_only {
+                self.shared.gate.touch(self.key.id);
+            }
             answered = self.process(&parsed).await;
         }
         let events = match answered {

@@ -142,6 +142,8 @@ pub struct Office<'a> {
     pub options: &'a Options,
     /// The counts.
     pub stats: &'a Stats,
+    /// Whether it only serves clients that only read.
+    pub read_only: bool,
 }
 
 impl Office<'_> {
@@ -151,7 +153,7 @@ impl Office<'_> {
         if !self.options.allows(name) {
             return format!("{name} is not executed because it is not in the whitelist.\n");
         }
-        if word.needs_leader() && self.gate.status().leader == 0 {
+        if word.needs_leader() && self.gate.status().leader == 0 && !self.read_only {
             return NOT_SERVING.to_owned();
         }
         let mut out = String::new();
@@ -196,6 +198,7 @@ impl Office<'_> {
             Word::Wchp => self.watch_lists(out, true),
             Word::Wchs => self.watch_summary(out),
             Word::Mntr => self.monitor(out),
+            Word::Isro if self.read_only => write!(out, "ro"),
             Word::Isro if self.gate.status().leader == 0 => write!(out, "null"),
             Word::Isro => write!(out, "rw"),
             // No history of digests is kept.
@@ -218,7 +221,9 @@ impl Office<'_> {
     /// What ZooKeeper would call this member.
     pub fn mode(&self) -> &'static str {
         let status = self.gate.status();
-        if self.gate.members().len() == 1 {
+        if self.read_only {
+            "read-only"
+        } else if self.gate.members().len() == 1 {
             "standalone"
         } else if status.learner {
             "observer"

@@ -19,26 +19,32 @@ const PASSWORD_BYTES: usize = 16;
 struct Server {
     zookeeper: ZooKeeper,
     /// Stops with the last of its handles.
-    _replica: Handle,
+    replica: Handle,
 }
 
 impl Server {
     async fn start(options: Options) -> Server {
+        let server = Server::alone(options, Config::default()).await;
+        let mut status = server.replica.status_changes();
+        let leads = status.wait_for(|status| status.leader != 0);
+        timely(leads).await.expect("the replica runs");
+        server
+    }
+
+    /// One member, whoever else there should be.
+    async fn alone(options: Options, config: Config) -> Server {
         let config = Config {
             heartbeat: Duration::from_millis(10),
             election: Duration::from_millis(100),
-            ..Config::default()
+            ..config
         };
         let hub = Hub::new();
         let replica = replica::start_in_memory(config, hub.sink()).await;
         let replica = replica.expect("nothing is on the disk that could be wrong");
-        let mut status = replica.status_changes();
-        let leads = status.wait_for(|status| status.leader != 0);
-        timely(leads).await.expect("the replica runs");
         let gate = Gate::new(replica.clone(), hub, Limits::default());
         Server {
             zookeeper: ZooKeeper::new(gate, options),
-            _replica: replica,
+            replica,
         }
     }
 
@@ -51,7 +57,18 @@ impl Server {
             stream: ours,
             session: 0,
             password: [0; PASSWORD_BYTES],
+            only_reads: false,
         }
+    }
+
+    async fn word(&self, word: &str) -> String {
+        let mut client = self.open();
+        let asked = client.stream.write_all(word.as_bytes());
+        asked.await.expect("it is open");
+        let mut answer = String::new();
+        let read = client.stream.read_to_string(&mut answer);
+        timely(read).await.expect("a text");
+        answer
     }
 
     async fn connect(&self) -> Client {
@@ -71,6 +88,7 @@ struct Client {
     stream: DuplexStream,
     session: i64,
     password: [u8; PASSWORD_BYTES],
+    only_reads: bool,
 }
 
 /// A reply's or an event's xid, zxid and error, and the rest of it.
@@ -98,16 +116,11 @@ impl Client {
     }
 
     async fn shake_hands(&mut self, session: i64, password: [u8; PASSWORD_BYTES]) {
-        self.send(|out| {
-            out.int(0);
-            out.long(0);
-            out.int(10_000);
-            out.long(session);
-            out.buffer(Some(&password));
-            out.boolean(false);
-        })
-        .await;
+        let only_reads = self.only_reads;
+        self.send(|out| handshake(out, session, &password, only_reads))
+            .await;
         let welcome = self.frame().await.expect("an answer");
+        assert_eq!(welcome[36], u8::from(self.only_reads));
         self.session = i64::from_be_bytes(welcome[8..16].try_into().expect("8 bytes"));
         self.password = welcome[20..36].try_into().expect("16 bytes");
     }
@@ -135,6 +148,15 @@ impl Client {
         }
         self.stream.write_all(&bytes).await.expect("it is open");
     }
+}
+
+fn handshake(out: &mut Vec<u8>, session: i64, password: &[u8], only_reads: bool) {
+    out.int(0);
+    out.long(0);
+    out.int(10_000);
+    out.long(session);
+    out.buffer(Some(password));
+    out.boolean(only_reads);
 }
 
 fn request(out: &mut Vec<u8>, xid: i32, kind: i32, body: &[u8]) {
@@ -180,6 +202,7 @@ const CLOSE: i32 = -11;
 const RECONFIG: i32 = 16;
 const NO_NODE: i32 = -101;
 const BAD_ARGUMENTS: i32 = -8;
+const NOT_READ_ONLY: i32 = -119;
 
 #[tokio::test]
 async fn pipelined_requests_are_answered_in_order_and_see_each_other() {
@@ -377,5 +400,49 @@ async fn watchers_of_the_config_are_told_of_members_that_come() {
         .call(2, RECONFIG, reconfig(None, Some("1,7")))
         .await;
     assert_eq!(answer.error, BAD_ARGUMENTS);
+    attending.abort();
+}
+
+/// Without a leader, clients that say that it will do are served what can be read.
+#[tokio::test]
+async fn without_a_leader_clients_may_read() {
+    let url = |port: u16| vec![format!("http://127.0.0.1:{port}")];
+    let others = [("a".to_owned(), url(1)), ("b".to_owned(), url(2))];
+    let mut config = Config::default();
+    config.initial_cluster.extend(others);
+    let options = Options {
+        read_only_mode: true,
+        ..Options::default()
+    };
+    let server = Server::alone(options, config).await;
+    let zookeeper = server.zookeeper.clone();
+    let attending = tokio::spawn(async move { zookeeper.attend().await });
+    let turned = async {
+        while server.word("isro").await != "ro" {
+            tokio::task::yield_now().await;
+        }
+    };
+    timely(turned).await;
+    assert!(server.word("srvr").await.contains("Mode: read-only"));
+    let mut client = server.open();
+    client.only_reads = true;
+    client.shake_hands(0, [0; PASSWORD_BYTES]).await;
+    assert_ne!(client.session, 0);
+    let read = client.call(1, EXISTS, path_and_watch("/", true)).await;
+    assert_eq!(read.error, 0);
+    let mut path = Vec::new();
+    path.text("/");
+    for (kind, body) in [(CREATE, create("/a", 0)), (SYNC, path)] {
+        let refused = client.call(2, kind, body).await;
+        assert_eq!((refused.error, refused.body.len()), (NOT_READ_ONLY, 0));
+    }
+    let closed = client.call(3, CLOSE, Vec::new()).await;
+    assert_eq!(closed.error, 0);
+    assert_eq!(client.reply().await, None);
+    let mut writer = server.open();
+    writer
+        .send(|out| handshake(out, 0, &[0; PASSWORD_BYTES], false))
+        .await;
+    assert_eq!(writer.frame().await, None);
     attending.abort();
 }

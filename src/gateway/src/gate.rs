@@ -220,6 +220,12 @@ impl Gate {
         self.shared.hub.stream(self.reader().clone())
     }
 
+    /// Node watchers for one connection that holds no session of the cluster.
+    pub fn watch_nodes_alone(&self) -> NodeWatcher {
+        let hub = self.shared.hub.nodes();
+        hub.watcher(self.reader().clone(), LeaseId::NONE, 0)
+    }
+
     /// Node watchers for one connection, which holds that session.
     pub fn watch_nodes(&self, session: &SessionKey) -> NodeWatcher {
         let hub = self.shared.hub.nodes();
@@ -245,6 +251,16 @@ impl Gate {
                 Ok(Ok(_)) => {}
                 Ok(Err(_)) | Err(_) => return,
             }
+        }
+    }
+
+    /// Returns once this member knows a leader.
+    pub async fn led(&self) {
+        let mut changes = self.shared.replica.status_changes();
+        let led = changes.wait_for(|status| status.leader != 0).await.is_ok();
+        if !led {
+            // The replica has stopped.
+            std::future::pending::<()>().await;
         }
     }
 

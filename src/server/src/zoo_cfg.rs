@@ -239,6 +239,7 @@ fn set(options: &mut Options, key: &str, value: &str) -> Result<bool, String> {
         "maxClientCnxns" => options.connections_per_address_max = number(value)?,
         "jute.maxbuffer" => options.frame_bytes_max = number(value)?,
         "extendedTypesEnabled" => options.extended_types = bool::parse(value)?,
+        "readonlymode.enabled" => options.read_only_mode = bool::parse(value)?,
         "reconfigEnabled" => options.reconfig = bool::parse(value)?,
         "standaloneEnabled" => options.standalone = bool::parse(value)?,
         "skipACL" => options.skip_acl = value == "yes",

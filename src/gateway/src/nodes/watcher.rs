@@ -153,7 +153,9 @@ impl NodeWatcher {
         // Whoever publishes either sees this connection, or what it published is seen here.
         fence(Ordering::SeqCst);
         let lease = reader.lease(session);
-        if lease.is_none() {
+        if session == LeaseId::NONE {
+            // It holds none, and so loses none.
+        } else if lease.is_none() {
             inbox.dismiss(Gone::Ended);
         } else if lease.and_then(|lease| lease.attachment) != Some(attachment) {
             inbox.dismiss(Gone::Moved);
