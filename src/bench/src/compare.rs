@@ -9,16 +9,15 @@ use serde::Serialize;
 
 use crate::args::{LoadArgs, MeasureArgs};
 use crate::contender::Contender;
-use crate::generator::{Counted, Generator, Plan, Workload};
+use crate::generator::{Counted, Generator, Plan};
 use crate::process::usage_of;
-use crate::requests::Operation;
+use crate::protocol::{Protocol, Workload};
 use crate::statistics::{Ratio, first_of_round, median};
 use crate::tally::Tally;
 
 /// How keys are filled in before they are read.
 const FILL_CLIENTS: usize = 64;
 const FILL_CONNECTIONS: usize = 4;
-const FILL_PER_TXN: u64 = 100;
 
 /// One slice against one contender.
 #[derive(Debug, Clone, Serialize)]
@@ -85,7 +84,7 @@ impl Latencies {
 }
 
 impl Series {
-    fn new(contender: &Contender) -> Self {
+    fn new<P>(contender: &Contender<P>) -> Self {
         Self {
             contender: contender.name,
             version: contender.version.clone(),
@@ -170,19 +169,21 @@ impl Outcome {
 }
 
 /// Measures `workload` on all contenders in turns.
-pub async fn compare(
+pub async fn compare<P: Protocol>(
     name: &str,
-    contenders: &[Contender],
-    workload: Workload,
+    contenders: &[Contender<P>],
+    workload: P::Workload,
     load: &LoadArgs,
     measure: &MeasureArgs,
 ) -> anyhow::Result<Outcome> {
     let progress = progress_bar(name, contenders.len() * (measure.rounds + 1));
-    let mut sides = Vec::new();
-    for contender in contenders {
-        if matches!(workload, Workload::Unary(operation) if operation.reads()) {
+    if workload.needs_keys() {
+        for contender in contenders {
             ensure_keys(contender, load, measure).await?;
         }
+    }
+    let mut sides = Vec::new();
+    for contender in contenders {
         let mut side = Side::new(contender, workload, load, measure).await?;
         if measure.warmup_ms > 0 {
             side.run(Duration::from_millis(measure.warmup_ms)).await?;
@@ -200,39 +201,48 @@ pub async fn compare(
         }
     }
     progress.finish_and_clear();
+    let mut series = Vec::new();
+    for side in sides {
+        series.push(side.end().await?);
+    }
     Ok(Outcome {
         name: name.to_owned(),
         load: load.clone(),
         slice_ms: measure.slice_ms,
-        series: sides.into_iter().map(|side| side.series).collect(),
+        series,
     })
 }
 
 /// A contender under load.
-struct Side<'a> {
-    contender: &'a Contender,
+struct Side<'a, P: Protocol> {
+    contender: &'a Contender<P>,
     generator: Generator,
-    workload: Workload,
+    workload: P::Workload,
     settle: Duration,
     series: Series,
 }
 
-impl<'a> Side<'a> {
+impl<'a, P: Protocol> Side<'a, P> {
     async fn new(
-        contender: &'a Contender,
-        workload: Workload,
+        contender: &'a Contender<P>,
+        workload: P::Workload,
         load: &LoadArgs,
         measure: &MeasureArgs,
     ) -> anyhow::Result<Self> {
+        let keys = load.keys()?;
+        contender
+            .protocol
+            .prepare(&contender.targets[0], &keys)
+            .await?;
         let plan = Plan {
+            protocol: contender.protocol.clone(),
             workload,
             endpoints: contender.targets.clone(),
-            token: contender.token.clone(),
             clients: load.clients,
             connections: load.connections,
             threads: measure.threads,
             per_second: load.rate,
-            keys: load.keys()?,
+            keys,
             sequential: load.sequential_keys,
             value_bytes: load.val_size,
             seed: measure.seed,
@@ -246,8 +256,8 @@ impl<'a> Side<'a> {
         })
     }
 
-    /// One slice, added to the series.
-    async fn run(&mut self, duration: Duration) -> anyhow::Result<()> {
+    /// One slice, added to the series; returns how many operations were tried.
+    async fn run(&mut self, duration: Duration) -> anyhow::Result<u64> {
         let contender = self.contender;
         let revision = contender.revision().await?;
         let before = contender.usage()?;
@@ -257,7 +267,9 @@ impl<'a> Side<'a> {
         tokio::time::sleep(self.settle).await;
         let after = contender.usage()?;
         let moved = contender.revision().await? - revision;
-        check_revision(contender.name, self.workload, &counted, moved)?;
+        if self.workload.is_accounted() {
+            check_revision(contender.name, &self.workload, &counted, moved)?;
+        }
 
         let main = &counted.main;
         let operations = main.operations.max(1) as f64;
@@ -283,7 +295,13 @@ impl<'a> Side<'a> {
         }
         series.total.add(main);
         series.latencies = Latencies::of(&series.total);
-        Ok(())
+        Ok(counted.tried())
+    }
+
+    /// Ends the load, and hands over what there was of it.
+    async fn end(self) -> anyhow::Result<Series> {
+        self.generator.stop().await?;
+        Ok(self.series)
     }
 }
 
@@ -296,7 +314,7 @@ fn own_cpu_us() -> anyhow::Result<f64> {
 /// Every acknowledged write moves the revision by one; one that failed may have happened.
 fn check_revision(
     contender: &str,
-    workload: Workload,
+    workload: &impl Workload,
     counted: &Counted,
     moved: i64,
 ) -> anyhow::Result<()> {
@@ -310,12 +328,14 @@ fn check_revision(
     Ok(())
 }
 
-async fn ensure_keys(
-    contender: &Contender,
+/// Fills the key space in unless it is.
+pub async fn ensure_keys<P: Protocol>(
+    contender: &Contender<P>,
     load: &LoadArgs,
     measure: &MeasureArgs,
 ) -> anyhow::Result<()> {
-    if contender.count(&load.keys()?).await? >= load.key_space_size {
+    let (protocol, member) = (&contender.protocol, &contender.targets[0]);
+    if protocol.count(member, &load.keys()?).await? >= load.key_space_size {
         return Ok(());
     }
     let load = LoadArgs {
@@ -324,42 +344,38 @@ async fn ensure_keys(
         rate: None,
         ..load.clone()
     };
-    fill(contender, &load, measure, FILL_PER_TXN).await?;
+    fill(contender, &load, measure, P::filling()).await?;
     Ok(())
 }
 
-/// Puts every key once, `per_txn` in a transaction. A slice of the series is what was written
-/// within about the slice's length.
-pub async fn fill(
-    contender: &Contender,
+/// Makes every key once with `workload`, which ends by itself. A slice of the series is what was
+/// written within about the slice's length.
+pub async fn fill<P: Protocol>(
+    contender: &Contender<P>,
     load: &LoadArgs,
     measure: &MeasureArgs,
-    per_txn: u64,
+    workload: P::Workload,
 ) -> anyhow::Result<Series> {
-    let workload = Workload::Unary(Operation::Fill { per_txn });
-    let mut side = Side::new(contender, workload, load, measure).await?;
     let keys = load.keys()?;
+    let (protocol, member) = (&contender.protocol, &contender.targets[0]);
+    let mut side = Side::new(contender, workload, load, measure).await?;
     let progress = progress_bar("fill", usize::try_from(keys.count())?);
     let slice = Duration::from_millis(measure.slice_ms);
-    loop {
-        side.run(slice).await?;
-        progress.set_position(contender.count(&keys).await?);
-        let slices = &mut side.series.slices;
-        if slices.last().is_none_or(|last| last.operations == 0) {
-            slices.pop();
-            break;
-        }
+    while side.run(slice).await? > 0 {
+        progress.set_position(protocol.count(member, &keys).await?);
     }
+    side.series.slices.pop();
     progress.finish_and_clear();
-    let count = contender.count(&keys).await?;
+    let series = side.end().await?;
+    let count = protocol.count(member, &keys).await?;
     ensure!(
         count >= keys.count(),
         "{} has {count} of {} keys after filling them in: {:?}",
         contender.name,
         keys.count(),
-        side.series.failures
+        series.failures
     );
-    Ok(side.series)
+    Ok(series)
 }
 
 /// Shown on a terminal only, on standard error.

@@ -1,132 +1,64 @@
-//! A server, or a cluster, that is measured: where it listens, which processes it is, and the few
-//! questions asked of it outside the measurement.
+//! A server, or a cluster, that is measured: where it listens, which processes it is, and how it
+//! is spoken to.
 
-use anyhow::{Context as _, bail, ensure};
-use bytes::Bytes;
-use proto::etcdserverpb::{
-    AuthenticateRequest, AuthenticateResponse, RangeRequest, RangeResponse, StatusRequest,
-    StatusResponse,
-};
+use anyhow::{bail, ensure};
 
 use crate::args::Target;
-use crate::connection::Connection;
-use crate::keys::KeySpace;
 use crate::process::{Usage, usage_of};
-use crate::requests::path;
+use crate::protocol::Protocol;
 
 /// One side of a comparison.
 #[derive(Debug, Clone)]
-pub struct Contender {
+pub struct Contender<P> {
     /// How tables call it.
     pub name: &'static str,
-    /// All its members, as `host:port`.
-    pub members: Vec<String>,
-    /// Those that take the load.
+    /// The members that take the load, as `host:port`.
     pub targets: Vec<String>,
     /// Its processes, if they run here.
     pub pids: Vec<u32>,
-    /// etcd's authentication token.
-    pub token: Option<String>,
+    /// How it is spoken to.
+    pub protocol: P,
     /// What it says its version is.
     pub version: String,
 }
 
-impl Contender {
+impl<P: Protocol> Contender<P> {
     /// Finds out what must be known of the server at `endpoints` before it is measured.
     pub async fn meet(
         name: &'static str,
         endpoints: &[String],
         pids: &[u32],
         target: Target,
-        user: Option<&str>,
+        credentials: &P::Credentials,
     ) -> anyhow::Result<Self> {
         let members = endpoints
             .iter()
             .map(|endpoint| host_and_port(endpoint))
             .collect::<anyhow::Result<Vec<_>>>()?;
         ensure!(!members.is_empty(), "{name} has no endpoint");
-        let mut contender = Self {
-            name,
-            targets: members.clone(),
-            members,
-            pids: pids.to_vec(),
-            token: None,
-            version: String::new(),
-        };
-        if let Some(user) = user {
-            contender.token = Some(contender.authenticate(user).await?);
-        }
-        let mut leaders = Vec::new();
-        for member in &contender.members {
-            let status: StatusResponse = contender
-                .call(member, path::STATUS, &StatusRequest::default())
-                .await?;
-            let id = status
-                .header
-                .context("a status without a header")?
-                .member_id;
-            if status.leader == id {
-                leaders.push(member.clone());
-            }
-            contender.version = status.version;
-        }
-        match target {
-            Target::All => {}
+        let met = P::meet(&members, credentials).await?;
+        let targets = match target {
+            Target::All => members,
             Target::Leader => {
-                ensure!(!leaders.is_empty(), "no endpoint of {name} is the leader");
-                contender.targets = leaders;
+                ensure!(
+                    !met.leaders.is_empty(),
+                    "no endpoint of {name} is the leader"
+                );
+                met.leaders
             }
-        }
-        Ok(contender)
-    }
-
-    async fn authenticate(&self, user: &str) -> anyhow::Result<String> {
-        let Some((name, password)) = user.split_once(':') else {
-            bail!("--user must be NAME:PASSWORD");
         };
-        let request = AuthenticateRequest {
-            name: name.into(),
-            password: password.into(),
-        };
-        let answer: AuthenticateResponse = self
-            .call(&self.members[0], path::AUTHENTICATE, &request)
-            .await?;
-        Ok(answer.token)
+        Ok(Self {
+            name,
+            targets,
+            pids: pids.to_vec(),
+            protocol: met.protocol,
+            version: met.version,
+        })
     }
 
-    async fn call<A: prost::Message + Default>(
-        &self,
-        member: &str,
-        path: &str,
-        request: &impl prost::Message,
-    ) -> anyhow::Result<A> {
-        Connection::open(member, self.token.clone())
-            .await?
-            .call(path, request)
-            .await
-    }
-
-    /// The revision that every acknowledged write is at or below.
+    /// The revision that every write acknowledged by the targets is at or below.
     pub async fn revision(&self) -> anyhow::Result<i64> {
-        let request = RangeRequest {
-            key: Bytes::from_static(b"\0"),
-            count_only: true,
-            ..Default::default()
-        };
-        let answer: RangeResponse = self.call(&self.targets[0], path::RANGE, &request).await?;
-        Ok(answer.header.context("a range without a header")?.revision)
-    }
-
-    /// How many keys there are from the key space's first to its last.
-    pub async fn count(&self, keys: &KeySpace) -> anyhow::Result<u64> {
-        let request = RangeRequest {
-            key: keys.key(0),
-            range_end: keys.end(),
-            count_only: true,
-            ..Default::default()
-        };
-        let answer: RangeResponse = self.call(&self.targets[0], path::RANGE, &request).await?;
-        u64::try_from(answer.count).context("a negative count")
+        self.protocol.revision(&self.targets).await
     }
 
     /// CPU and memory of its processes so far, if they are known.

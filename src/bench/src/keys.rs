@@ -2,8 +2,8 @@
 
 use anyhow::ensure;
 use bytes::Bytes;
-use rand::Rng;
 use rand::rngs::SmallRng;
+use rand::{Rng, RngCore};
 
 /// `count` keys of `bytes` bytes each: the prefix, then the number with leading zeros.
 #[derive(Debug, Clone)]
@@ -57,6 +57,13 @@ impl KeySpace {
         end.push(0);
         end.into()
     }
+}
+
+/// A value that does not compress.
+pub fn random_value(rng: &mut SmallRng, bytes: usize) -> Bytes {
+    let mut value = vec![0; bytes];
+    rng.fill_bytes(&mut value);
+    value.into()
 }
 
 /// In which order a client walks the key space.

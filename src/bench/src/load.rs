@@ -1,19 +1,17 @@
-//! Clients that ask one thing at a time: unary calls, and keep-alives on standing streams.
+//! Clients that ask one thing at a time, several of them on one connection.
 
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{bail, ensure};
-use proto::etcdserverpb::LeaseKeepAliveRequest;
+use anyhow::ensure;
 
 use crate::connection::{Next, Session};
-use crate::http2::{Calling, Event, Http2};
+use crate::fan_out::FanOut;
 use crate::pace::Pace;
-use crate::requests::{Expected, Requests, path};
+use crate::protocol::{Sliced, Wire};
 use crate::tally::Tally;
-use crate::watch::FanOut;
 
 /// How long a server may take for the answers that are still due when a slice ends.
 pub const DRAIN_MS_MAX: u64 = 30_000;
@@ -30,39 +28,62 @@ pub struct Slice {
 }
 
 impl Slice {
+    /// A slice of `duration` from now on.
+    pub fn begin(duration: Duration) -> Self {
+        let start = Instant::now();
+        Self {
+            start,
+            end: start + duration,
+            tally: Rc::new(RefCell::new(Tally::new())),
+        }
+    }
+
+    /// A slice without load, before the first one.
+    pub fn rest() -> Self {
+        Self::begin(Duration::ZERO)
+    }
+
     /// Until when answers are awaited.
     pub fn give_up_at(&self) -> Instant {
         self.end + Duration::from_millis(DRAIN_MS_MAX)
     }
 }
 
-/// What the clients of a connection exchange with the server.
+/// An answer to one of the clients.
 #[derive(Debug)]
-pub enum Exchange {
-    /// A call per operation.
-    Unary(Requests),
-    /// A message per operation, each client on the stream of its own lease.
-    KeepAlive {
-        /// The lease of each client.
-        leases: Vec<i64>,
-        /// The stream of each client, once it is open.
-        streams: Vec<Option<u32>>,
-    },
+pub struct Answer {
+    /// The client.
+    pub client: u32,
+    /// What it is told; in failure, what to count that under.
+    pub outcome: Result<Success, String>,
 }
 
+/// A request that succeeded.
 #[derive(Debug, Clone, Copy)]
-struct Pending {
-    intended: Instant,
-    expected: Expected,
-    met: bool,
+pub struct Success {
+    /// Whether the answer says what it must.
+    pub as_expected: bool,
+    /// Whether the server's revision moved by one.
+    pub wrote: bool,
+}
+
+/// What the clients of a connection and the server say to each other.
+pub trait Exchange {
+    /// How it travels.
+    type Wire: Wire;
+
+    /// Sends `client`'s next request; false when there is nothing left to ask for.
+    fn ask(&mut self, wire: &mut Self::Wire, client: u32, now: Instant) -> anyhow::Result<bool>;
+    /// The answer that `event` completes, if it does.
+    fn answered(&mut self, event: <Self::Wire as Wire>::Event) -> anyhow::Result<Option<Answer>>;
 }
 
 /// The clients of one connection.
-pub struct Load {
-    exchange: Exchange,
+pub struct Load<E> {
+    exchange: E,
     per_second: Option<f64>,
-    /// What each client waits for.
-    clients: Vec<Option<Pending>>,
+    /// From when on each client waits.
+    clients: Vec<Option<Instant>>,
     free: Vec<u32>,
     exhausted: bool,
     slice: Slice,
@@ -72,10 +93,11 @@ pub struct Load {
     watched: Option<Arc<FanOut>>,
 }
 
-impl Load {
-    /// `clients` requests in flight, at `per_second` if given. `watched` hears of every success.
+impl<E> Load<E> {
+    /// `clients` requests in flight, at `per_second` if given. `watched` hears of every request and
+    /// of every success.
     pub fn new(
-        exchange: Exchange,
+        exchange: E,
         clients: usize,
         per_second: Option<f64>,
         watched: Option<Arc<FanOut>>,
@@ -95,58 +117,25 @@ impl Load {
         }
     }
 
-    /// Begins a slice; the one before must be done.
-    pub fn begin(&mut self, slice: Slice) {
-        self.pace = Pace::new(self.per_second, slice.start);
-        self.last_answer = slice.start;
-        self.slice = slice;
-    }
-
-    fn ask(&mut self, http2: &mut Http2, intended: Instant, now: Instant) -> anyhow::Result<()> {
-        let client = self.free.pop().expect("the caller saw a free client");
-        let expected = match &mut self.exchange {
-            Exchange::Unary(requests) => requests.issue(http2, client, now)?,
-            Exchange::KeepAlive { leases, streams } => {
-                let at = client as usize;
-                let request = LeaseKeepAliveRequest { id: leases[at] };
-                if let Some(stream) = streams[at] {
-                    http2.send(stream, &request);
-                } else {
-                    let path = path::LEASE_KEEP_ALIVE;
-                    streams[at] = Some(http2.open(client, path, &request, Calling::Streaming)?);
-                }
-                Some(Expected::Alive)
-            }
-        };
-        let Some(expected) = expected else {
-            self.exhausted = true;
-            self.free.push(client);
-            return Ok(());
-        };
-        self.clients[client as usize] = Some(Pending {
-            intended,
-            expected,
-            met: false,
-        });
-        Ok(())
-    }
-
-    fn finish(&mut self, client: u32, outcome: Result<(), String>, now: Instant) {
-        let Some(pending) = self.clients[client as usize].take() else {
+    fn finish(&mut self, answer: Answer, now: Instant) {
+        let Some(intended) = self.clients[answer.client as usize].take() else {
             return;
         };
-        self.free.push(client);
+        self.free.push(answer.client);
         self.last_answer = now;
         let mut tally = self.slice.tally.borrow_mut();
-        if let Err(reason) = outcome {
-            tally.failed(reason);
-            return;
-        }
-        tally.succeeded(pending.intended, now);
-        if !pending.met {
+        let success = match answer.outcome {
+            Ok(success) => success,
+            Err(reason) => {
+                tally.failed(reason);
+                return;
+            }
+        };
+        tally.succeeded(intended, now);
+        if !success.as_expected {
             tally.misses += 1;
         }
-        if pending.expected.is_write() {
+        if success.wrote {
             tally.writes += 1;
             if let Some(watched) = &self.watched {
                 watched.wrote();
@@ -155,30 +144,47 @@ impl Load {
     }
 }
 
-impl Session for Load {
-    fn on_event(&mut self, _: &mut Http2, event: Event, now: Instant) -> anyhow::Result<()> {
-        let standing = matches!(self.exchange, Exchange::KeepAlive { .. });
-        match event {
-            Event::Message { tag, payload } => {
-                if let Some(pending) = &mut self.clients[tag as usize] {
-                    pending.met = pending.expected.is_met_by(&payload);
-                }
-                if standing {
-                    self.finish(tag, Ok(()), now);
-                }
-            }
-            Event::End { outcome, .. } if standing => {
-                bail!("the server ended a keep-alive stream: {outcome:?}")
-            }
-            Event::End { tag, outcome } => self.finish(tag, outcome, now),
+impl<E: Exchange> Load<E> {
+    fn ask(&mut self, wire: &mut E::Wire, intended: Instant, now: Instant) -> anyhow::Result<()> {
+        let client = self.free.pop().expect("the caller saw a free client");
+        if let Some(watched) = &self.watched {
+            watched.asks(now);
+        }
+        if self.exchange.ask(wire, client, now)? {
+            self.clients[client as usize] = Some(intended);
+        } else {
+            self.exhausted = true;
+            self.free.push(client);
+        }
+        Ok(())
+    }
+}
+
+impl<E> Sliced for Load<E> {
+    fn begin(&mut self, slice: Slice) {
+        self.pace = Pace::new(self.per_second, slice.start);
+        self.last_answer = slice.start;
+        self.slice = slice;
+    }
+}
+
+impl<E: Exchange> Session<E::Wire> for Load<E> {
+    fn on_event(
+        &mut self,
+        _: &mut E::Wire,
+        event: <E::Wire as Wire>::Event,
+        now: Instant,
+    ) -> anyhow::Result<()> {
+        if let Some(answer) = self.exchange.answered(event)? {
+            self.finish(answer, now);
         }
         Ok(())
     }
 
-    fn turn(&mut self, http2: &mut Http2, now: Instant) -> anyhow::Result<Next> {
-        while !self.free.is_empty() && !self.exhausted && http2.may_open() {
+    fn turn(&mut self, wire: &mut E::Wire, now: Instant) -> anyhow::Result<Next> {
+        while !self.free.is_empty() && !self.exhausted && wire.takes_requests() {
             match self.pace.take(now, self.slice.end) {
-                Some(intended) => self.ask(http2, intended, now)?,
+                Some(intended) => self.ask(wire, intended, now)?,
                 None => break,
             }
         }

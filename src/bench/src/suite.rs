@@ -1,14 +1,13 @@
 //! The comparison that decides whether the server is fast enough: a fixed list of workloads, and
-//! the goals that some of them have.
+//! the goals that some of them have. The lists are the protocols' own.
 
 use serde::Serialize;
 
-use crate::args::{LoadArgs, SuiteArgs};
-use crate::compare::{Figure, Outcome, compare, fill};
+use crate::args::{LoadArgs, MeasureArgs, SuiteArgs};
+use crate::compare::{Figure, Outcome, compare, ensure_keys};
 use crate::contender::Contender;
-use crate::generator::Workload;
+use crate::protocol::Protocol;
 use crate::report::{Report, spread};
-use crate::requests::{Operation, Put, Range, Txn};
 use crate::statistics::Ratio;
 
 /// A bound on the ratio of the measured server to the other.
@@ -39,9 +38,29 @@ impl Bound {
 
 /// A figure of a workload and its bound.
 #[derive(Debug, Clone, Copy)]
-struct Goal {
-    figure: Figure,
-    bound: Bound,
+pub struct Goal {
+    /// The figure.
+    pub figure: Figure,
+    /// Its bound.
+    pub bound: Bound,
+}
+
+impl Goal {
+    /// Operations per second: at least so many times as many.
+    pub fn at_least(bound: f64) -> Self {
+        Self {
+            figure: Figure::PerSecond,
+            bound: Bound::AtLeast(bound),
+        }
+    }
+
+    /// A figure of which less is better: at most so many times as much.
+    pub fn at_most(figure: Figure, bound: f64) -> Self {
+        Self {
+            figure,
+            bound: Bound::AtMost(bound),
+        }
+    }
 }
 
 /// A goal, and what was measured.
@@ -81,68 +100,79 @@ impl Verdict {
     }
 }
 
-/// A workload of the suite.
-struct Entry {
-    name: String,
-    workload: Workload,
-    load: LoadArgs,
-    goals: Vec<Goal>,
+/// A workload of a suite.
+pub struct Entry<W> {
+    /// Its name in tables, unlike all others'.
+    pub name: String,
+    /// What is done.
+    pub workload: W,
+    /// How much.
+    pub load: LoadArgs,
+    /// What it must reach.
+    pub goals: Vec<Goal>,
 }
 
-/// Clients and connections of the three sizes.
-const SIZES: [(usize, usize); 3] = [(1, 1), (64, 8), (1_000, 100)];
-/// The goals for puts per second: one server at the three sizes, and a cluster at the middle one.
-const PUT_GOALS: [f64; 3] = [2.0, 3.0, 1.5];
-const CLUSTER_PUT_GOAL: f64 = 2.5;
-const READ_GOAL: f64 = 2.0;
-const CPU_GOAL: f64 = 1.0 / 3.0;
-const MEMORY_GOAL: f64 = 0.5;
-const LIMITED_RANGE_GOAL: f64 = 50.0;
-/// etcd's and our default for a bounded page.
-const LIMIT: i64 = 100;
-const TTL_S: i64 = 300;
-const FILL_PER_TXN: u64 = 100;
+/// The list of a protocol, as far as it is wanted.
+pub struct Suite<W> {
+    entries: Vec<Entry<W>>,
+    /// Among many keys, which are filled in first.
+    among_many: Vec<Entry<W>>,
+}
 
-/// Runs the suite. Without a second server there are figures but no verdicts.
-pub async fn run(args: &SuiteArgs, contenders: &[Contender]) -> anyhow::Result<Report> {
-    args.measure.check()?;
-    let cluster = contenders.iter().any(|side| side.members.len() > 1);
+impl SuiteArgs {
+    /// The wanted part of the list: `entries` for one server or for a cluster, and `among` so many
+    /// keys.
+    pub(crate) fn suite<W>(
+        &self,
+        entries: fn(cluster: bool) -> Vec<Entry<W>>,
+        among: fn(keys: u64) -> Vec<Entry<W>>,
+    ) -> Suite<W> {
+        let cluster = self.target.endpoints.len().max(self.target.against.len()) > 1;
+        let wanted = |entry: &Entry<W>| {
+            self.only.is_empty() || self.only.iter().any(|word| entry.name.contains(word))
+        };
+        let mut entries = entries(cluster);
+        let mut among_many = self.keys.map_or_else(Vec::new, among);
+        entries.retain(wanted);
+        among_many.retain(wanted);
+        Suite {
+            entries,
+            among_many,
+        }
+    }
+}
+
+/// Runs a suite. Without a second server there are figures but no verdicts.
+pub async fn run<P: Protocol>(
+    suite: &Suite<P::Workload>,
+    contenders: &[Contender<P>],
+    how: &MeasureArgs,
+) -> anyhow::Result<Report> {
     let mut outcomes = Vec::new();
     let mut verdicts = Vec::new();
-    for entry in entries(cluster) {
-        measure(args, contenders, &entry, &mut outcomes, &mut verdicts).await?;
+    for entry in &suite.entries {
+        measure(how, contenders, entry, &mut outcomes, &mut verdicts).await?;
     }
-    if let Some(keys) = args.keys {
-        let load = load(FILL.0, FILL.1, keys);
+    if let Some(first) = suite.among_many.first() {
         for contender in contenders {
-            fill(contender, &load, &args.measure, FILL_PER_TXN).await?;
+            ensure_keys(contender, &first.load, how).await?;
         }
-        for entry in entries_over(keys) {
-            measure(args, contenders, &entry, &mut outcomes, &mut verdicts).await?;
-        }
+    }
+    for entry in &suite.among_many {
+        measure(how, contenders, entry, &mut outcomes, &mut verdicts).await?;
     }
     Ok(Report::new(outcomes, verdicts))
 }
 
-async fn measure(
-    args: &SuiteArgs,
-    contenders: &[Contender],
-    entry: &Entry,
+async fn measure<P: Protocol>(
+    how: &MeasureArgs,
+    contenders: &[Contender<P>],
+    entry: &Entry<P::Workload>,
     outcomes: &mut Vec<Outcome>,
     verdicts: &mut Vec<Verdict>,
 ) -> anyhow::Result<()> {
-    let wanted = args.only.is_empty() || args.only.iter().any(|word| entry.name.contains(word));
-    if !wanted {
-        return Ok(());
-    }
-    let outcome = compare(
-        &entry.name,
-        contenders,
-        entry.workload,
-        &entry.load,
-        &args.measure,
-    )
-    .await?;
+    let (name, load) = (&entry.name, &entry.load);
+    let outcome = compare(name, contenders, entry.workload, load, how).await?;
     for goal in &entry.goals {
         if let Some(ratio) = outcome.ratio(goal.figure) {
             verdicts.push(Verdict {
@@ -158,12 +188,15 @@ async fn measure(
     Ok(())
 }
 
-/// Clients and connections that keys are filled in with.
-const FILL: (usize, usize) = (64, 4);
-/// Keys of the workloads before the large key space is filled in.
-const KEYS: u64 = 10_000;
+/// Clients and connections of the three sizes.
+pub const SIZES: [(usize, usize); 3] = [(1, 1), (64, 8), (1_000, 100)];
+/// Keys of the workloads that are not among many.
+pub const KEYS: u64 = 10_000;
+/// The bound on memory with many keys.
+pub const MEMORY_GOAL: f64 = 0.5;
 
-fn load(clients: usize, connections: usize, keys: u64) -> LoadArgs {
+/// A load of a suite, with keys of 16 bytes behind `prefix` and values of 256.
+pub fn load(clients: usize, connections: usize, keys: u64, prefix: &str) -> LoadArgs {
     LoadArgs {
         clients,
         connections,
@@ -171,108 +204,19 @@ fn load(clients: usize, connections: usize, keys: u64) -> LoadArgs {
         key_size: 16,
         val_size: 256,
         key_space_size: keys,
-        key_prefix: "bench/".to_owned(),
+        key_prefix: prefix.to_owned(),
         sequential_keys: false,
     }
 }
 
-fn at_least(bound: f64) -> Goal {
-    Goal {
-        figure: Figure::PerSecond,
-        bound: Bound::AtLeast(bound),
+/// Names choose what `--only` runs and label the rows, so no two may be the same.
+#[cfg(test)]
+pub fn check_names<W>(entries: impl IntoIterator<Item = Entry<W>>) {
+    let mut names = std::collections::BTreeSet::new();
+    for entry in entries {
+        assert!(names.insert(entry.name.clone()), "{} twice", entry.name);
+        entry.load.keys().expect("the keys fit");
     }
-}
-
-fn entries(cluster: bool) -> Vec<Entry> {
-    let entry = |name: &str, (clients, connections), workload, goals| Entry {
-        name: format!("{name} {clients}/{connections}"),
-        workload,
-        load: load(clients, connections, KEYS),
-        goals,
-    };
-    let unary = Workload::Unary;
-    let put = Put::default();
-    let range = |serializable| Range {
-        serializable,
-        ..Range::default()
-    };
-    let cpu = Goal {
-        figure: Figure::Cpu,
-        bound: Bound::AtMost(CPU_GOAL),
-    };
-    let mut entries = Vec::new();
-    for (size, goal) in SIZES.into_iter().zip(PUT_GOALS) {
-        let goals = match (cluster, size) {
-            (false, _) => vec![at_least(goal), cpu],
-            (true, (64, 8)) => vec![at_least(CLUSTER_PUT_GOAL)],
-            (true, _) => vec![],
-        };
-        entries.push(entry("put", size, unary(Operation::Put(put)), goals));
-    }
-    for (name, serializable) in [("range l", false), ("range s", true)] {
-        for size in SIZES {
-            let goals = vec![at_least(READ_GOAL)];
-            let operation = Operation::Range(range(serializable));
-            entries.push(entry(name, size, unary(operation), goals));
-        }
-    }
-    let mixed = Operation::Mixed {
-        range: range(false),
-        put,
-        reads_per_mille: 900,
-    };
-    let txn = Operation::Txn(Txn { puts: 1, guards: 1 });
-    let middle = SIZES[1];
-    entries.push(entry("mixed 90/10", middle, unary(mixed), vec![]));
-    entries.push(entry("txn", middle, unary(txn), vec![]));
-    for watchers in [100, 1_000] {
-        let workload = Workload::Watch {
-            streams: 8,
-            watchers,
-            prev_kv: false,
-        };
-        let name = format!("watch {watchers} watchers");
-        entries.push(entry(&name, (1, 8), workload, vec![]));
-    }
-    let keep_alive = Workload::KeepAlive { ttl_s: TTL_S };
-    entries.push(entry("lease keepalive", middle, keep_alive, vec![]));
-    let grant = unary(Operation::LeaseGrant { ttl_s: TTL_S });
-    entries.push(entry("lease grant", middle, grant, vec![]));
-    entries
-}
-
-/// What is measured over a large key space.
-fn entries_over(keys: u64) -> Vec<Entry> {
-    let memory = Goal {
-        figure: Figure::Memory,
-        bound: Bound::AtMost(MEMORY_GOAL),
-    };
-    let entry = |name: &str, clients, connections, operation, goals| Entry {
-        name: format!("{name} {clients}/{connections}, {keys} keys"),
-        workload: Workload::Unary(operation),
-        load: load(clients, connections, keys),
-        goals,
-    };
-    let one = Operation::Range(Range {
-        serializable: true,
-        ..Range::default()
-    });
-    let page = Operation::Range(Range {
-        all: true,
-        limit: LIMIT,
-        ..Range::default()
-    });
-    vec![
-        entry("range s", 64, 4, one, vec![memory, at_least(READ_GOAL)]),
-        entry(
-            "range l limit 100",
-            1,
-            1,
-            page,
-            vec![at_least(LIMITED_RANGE_GOAL)],
-        ),
-        entry("put", 64, 8, Operation::Put(Put::default()), vec![]),
-    ]
 }
 
 #[cfg(test)]
@@ -283,15 +227,5 @@ mod tests {
     fn bounds_include_their_value() {
         assert!(Bound::AtLeast(2.0).holds(2.0) && !Bound::AtLeast(2.0).holds(1.99));
         assert!(Bound::AtMost(0.5).holds(0.5) && !Bound::AtMost(0.5).holds(0.51));
-    }
-
-    /// Names choose what `--only` runs and label the rows, so no two may be the same.
-    #[test]
-    fn every_entry_has_its_own_name_and_a_key_space_that_fits() {
-        let mut names = std::collections::BTreeSet::new();
-        for entry in entries(false).into_iter().chain(entries_over(1_000_000)) {
-            assert!(names.insert(entry.name.clone()), "{} twice", entry.name);
-            entry.load.keys().expect("the keys fit");
-        }
     }
 }

@@ -35,6 +35,12 @@ pub struct Tally {
     pub latencies: Histogram<u64>,
 }
 
+impl Default for Tally {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Tally {
     /// Nothing counted yet.
     pub fn new() -> Self {

@@ -3,14 +3,16 @@
 //! It exists so that the generator costs a fraction of the server it measures: a whole batch of
 //! requests becomes one buffer, a whole read becomes events. It knows frames, flow control and
 //! gRPC's message framing; it must never know what a message means, nor what time it is.
-//! [`Http2::open`] and [`Http2::next_event`] are where to start.
+//! [`Http2::open`] and [`Http2::take_event`] are where to start.
 
 use std::collections::{HashMap, VecDeque};
+use std::time::Instant;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use prost::Message;
 
-use crate::headers::{Answer, AnswerHeaders, RequestHeaders};
+use super::headers::{Answer, AnswerHeaders, RequestHeaders};
+use crate::protocol::Wire;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const FRAME_HEADER_BYTES: usize = 9;
@@ -146,6 +148,35 @@ pub struct Http2 {
     blocked: VecDeque<u32>,
 }
 
+impl Wire for Http2 {
+    type Event = Event;
+
+    fn next_event(&mut self) -> anyhow::Result<Option<Event>> {
+        Ok(self.take_event()?)
+    }
+
+    fn inbound_mut(&mut self) -> &mut BytesMut {
+        &mut self.inbound
+    }
+
+    fn outbound_mut(&mut self) -> &mut BytesMut {
+        &mut self.outbound
+    }
+
+    fn takes_requests(&self) -> bool {
+        self.may_open()
+    }
+
+    fn keep(&mut self, _: Instant) -> Option<Instant> {
+        // A silent connection is kept.
+        None
+    }
+
+    fn part(&mut self) -> bool {
+        false
+    }
+}
+
 impl Http2 {
     /// A new connection; its preface is already waiting in the outbound buffer.
     pub fn new(request_headers: RequestHeaders) -> Self {
@@ -174,16 +205,6 @@ impl Http2 {
         http2.outbound.put_u32(WINDOW_BYTES);
         http2.window_update(0, WINDOW_BYTES - WINDOW_BYTES_DEFAULT);
         http2
-    }
-
-    /// Where bytes from the socket go.
-    pub fn inbound_mut(&mut self) -> &mut BytesMut {
-        &mut self.inbound
-    }
-
-    /// Bytes for the socket; the caller takes what it wrote.
-    pub fn outbound_mut(&mut self) -> &mut BytesMut {
-        &mut self.outbound
     }
 
     /// Whether the server's settings are known, so that calls keep to its limits.
@@ -253,7 +274,7 @@ impl Http2 {
     }
 
     /// The next thing that happened in what has been read so far; none when more must be read.
-    pub fn next_event(&mut self) -> Result<Option<Event>, Error> {
+    pub fn take_event(&mut self) -> Result<Option<Event>, Error> {
         loop {
             if let Some(event) = self.events.pop_front() {
                 return Ok(Some(event));
@@ -603,7 +624,7 @@ mod tests {
     }
 
     fn events(http2: &mut Http2) -> Result<Vec<Event>, Error> {
-        std::iter::from_fn(|| http2.next_event().transpose()).collect()
+        std::iter::from_fn(|| http2.take_event().transpose()).collect()
     }
 
     fn feed(http2: &mut Http2, bytes: &[u8]) -> Result<Vec<Event>, Error> {

@@ -1,6 +1,5 @@
 //! What a client asks: unary calls made from a key space, and the check of each answer.
 
-use std::sync::LazyLock;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -10,11 +9,12 @@ use proto::etcdserverpb::{
     Compare, LeaseGrantRequest, PutRequest, RangeRequest, RequestOp, TxnRequest,
 };
 use rand::rngs::SmallRng;
-use rand::{Rng, RngCore, SeedableRng};
+use rand::{Rng, SeedableRng};
 
-use crate::http2::{Calling, Error, Http2};
-use crate::keys::{KeySpace, Order};
-use crate::wire;
+use super::http2::{Calling, Error, Http2};
+use super::wire;
+use crate::fan_out::stamp_ns;
+use crate::keys::{KeySpace, Order, random_value};
 
 /// Paths of the calls the generator makes.
 pub mod path {
@@ -342,17 +342,3 @@ impl Requests {
 
 /// The bytes that a stamped value begins with.
 pub const STAMP_BYTES: usize = 8;
-
-/// Nanoseconds since the process first asked: a clock that every connection shares.
-pub fn stamp_ns(now: Instant) -> u64 {
-    static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
-    let since = now.saturating_duration_since(*EPOCH).as_nanos();
-    u64::try_from(since).expect("a benchmark lasts less than 500 years")
-}
-
-/// A value that does not compress.
-fn random_value(rng: &mut SmallRng, bytes: usize) -> Bytes {
-    let mut value = vec![0; bytes];
-    rng.fill_bytes(&mut value);
-    value.into()
-}
