@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
-use compat_tests::oracle::{Cluster, Kind};
+use compat_tests::oracle::{Cluster, Kind, Protocol};
 use compat_tests::run::{Plan, Tally};
 use compat_tests::{abuse, matrix, rounds};
 
@@ -58,9 +58,16 @@ enum Command {
     },
     /// Kill members with SIGKILL under load, and judge what the clients saw.
     KillRounds {
-        /// The implementations to run.
-        #[arg(long, value_enum, value_delimiter = ',', default_values_t = Kind::SPEAKING_ETCD)]
+        /// Whose clients make the load.
+        #[arg(long, value_enum, default_value_t = Protocol::EtcdV3)]
+        protocol: Protocol,
+        /// The implementations to run [default: all that speak the protocol].
+        #[arg(long, value_enum, value_delimiter = ',')]
         target: Vec<Kind>,
+        /// Also cut members off from each other, half of the times; only for ZooKeeper's clients,
+        /// and where network namespaces can be had (root, and `ip`).
+        #[arg(long)]
+        cuts: bool,
         /// How many kills.
         #[arg(long, default_value_t = 100)]
         rounds: usize,
@@ -116,13 +123,29 @@ fn main() -> Result<ExitCode> {
             return Ok(ExitCode::from(u8::from(!status.success())));
         }
         Command::KillRounds {
+            protocol,
             target,
+            cuts,
             rounds: count,
         } => {
+            let targets = if target.is_empty() {
+                Kind::speaking(protocol).collect()
+            } else {
+                target
+            };
             let mut tally = Tally::default();
-            for kind in target {
-                tally += runtime.block_on(rounds::kill_rounds(kind, count))?;
-                tally += runtime.block_on(rounds::quorum_loss(kind))?;
+            for kind in targets {
+                match protocol {
+                    Protocol::EtcdV3 => {
+                        tally += runtime.block_on(rounds::kill_rounds(kind, count))?;
+                        tally += runtime.block_on(rounds::quorum_loss(kind))?;
+                    }
+                    Protocol::Zookeeper => {
+                        use rounds::zookeeper;
+                        tally += runtime.block_on(zookeeper::rounds(kind, count, cuts))?;
+                        tally += runtime.block_on(zookeeper::quorum_loss(kind))?;
+                    }
+                }
             }
             tally
         }

@@ -1,10 +1,11 @@
 //! The servers under test, started as processes on free loopback ports in a temporary folder and
 //! killed when dropped. Knows how to start, kill and await them; knows no scenario.
 
+pub mod network;
 mod zookeeper;
 
 use std::fs::File;
-use std::net::TcpListener;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -17,6 +18,8 @@ use proto::etcdserverpb::{MemberListRequest, RangeRequest, StatusRequest, Status
 use tempfile::TempDir;
 use tonic::transport::{Channel, Endpoint};
 
+use network::Network;
+
 /// How long a cluster may take until every member serves.
 const READY_DEADLINE: Duration = Duration::from_secs(60);
 /// How often a condition of a foreign process is looked at.
@@ -25,7 +28,7 @@ const POLL: Duration = Duration::from_millis(20);
 const START_ATTEMPTS: usize = 3;
 
 /// What a scenario speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub enum Protocol {
     /// etcd v3: gRPC, and HTTP beside it.
     EtcdV3,
@@ -91,8 +94,12 @@ impl Kind {
         Self::Triglot,
     ];
 
-    /// Those that etcd's clients can use.
-    pub const SPEAKING_ETCD: [Self; 3] = [Self::Etcd34, Self::EtcdNewest, Self::Triglot];
+    /// Those that speak `protocol`.
+    pub fn speaking(protocol: Protocol) -> impl Iterator<Item = Self> {
+        Self::ALL
+            .into_iter()
+            .filter(move |kind| kind.speaks(protocol))
+    }
 
     /// The name used in scripts, flags and tables.
     pub fn name(self) -> &'static str {
@@ -170,6 +177,8 @@ pub struct Member {
     pub name: String,
     /// The member id the cluster gave it.
     pub id: u64,
+    /// Where it listens.
+    pub host: Ipv4Addr,
     /// Port of the client URL.
     pub client_port: u16,
     /// Port of the peer URL.
@@ -186,14 +195,15 @@ pub struct Member {
 }
 
 impl Member {
-    fn plan(name: String, dir: &Path) -> Result<Self> {
+    fn plan(name: String, dir: &Path, host: Ipv4Addr) -> Result<Self> {
         let (client_port, peer_port) = (free_port()?, free_port()?);
         let zookeeper_port = free_port()?;
         let log = dir.join(format!("{name}.log"));
         Ok(Self {
-            channel: channel(client_port)?,
+            channel: channel(host, client_port)?,
             name,
             id: 0,
+            host,
             client_port,
             peer_port,
             zookeeper_port,
@@ -204,20 +214,24 @@ impl Member {
         })
     }
 
-    /// `http://127.0.0.1:<client port>`.
+    /// `http://<host>:<client port>`.
     pub fn client_url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.client_port)
+        format!("http://{}:{}", self.host, self.client_port)
     }
 
-    /// `http://127.0.0.1:<peer port>`.
+    /// `http://<host>:<peer port>`.
     pub fn peer_url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.peer_port)
+        format!("http://{}:{}", self.host, self.peer_port)
     }
 
-    /// Starts the process; its data directory decides whether this is a restart.
-    fn spawn(&mut self, kind: Kind) -> Result<()> {
+    /// Where ZooKeeper's clients connect.
+    pub fn zookeeper_address(&self) -> SocketAddr {
+        (IpAddr::V4(self.host), self.zookeeper_port).into()
+    }
+
+    /// Starts `command`; the data directory decides whether this is a restart.
+    fn spawn(&mut self, kind: Kind, command: Command) -> Result<()> {
         let log = File::options().create(true).append(true).open(&self.log)?;
-        let command = kind.command()?;
         let mut command = match self.files_max {
             None => command,
             Some(files) => {
@@ -287,6 +301,8 @@ pub struct Cluster {
     pub id: u64,
     /// The members, in the order of their names `m1`, `m2`, ...
     pub members: Vec<Member>,
+    /// Where they live, if not all on the loopback interface.
+    network: Option<Network>,
     dir: Option<TempDir>,
 }
 
@@ -300,6 +316,15 @@ impl Cluster {
         Self::start_bounded(kind, count, flags, None).await
     }
 
+    /// The same, of members that can be cut off from each other.
+    ///
+    /// # Errors
+    /// As [`Cluster::start`], and where there can be no [`Network`].
+    pub async fn start_apart(kind: Kind, count: usize, flags: &[String]) -> Result<Self> {
+        let network = Network::new(count)?;
+        Self::attempt(kind, count, flags, None, Some(network)).await
+    }
+
     /// The same, of members that may open no more than `files_max` files.
     ///
     /// # Errors
@@ -311,12 +336,12 @@ impl Cluster {
         files_max: Option<u64>,
     ) -> Result<Self> {
         for _ in 1..START_ATTEMPTS {
-            match Self::attempt(kind, count, flags, files_max).await {
+            match Self::attempt(kind, count, flags, files_max, None).await {
                 Ok(cluster) => return Ok(cluster),
                 Err(error) => eprintln!("starting {} again: {error:#}", kind.name()),
             }
         }
-        Self::attempt(kind, count, flags, files_max).await
+        Self::attempt(kind, count, flags, files_max, None).await
     }
 
     async fn attempt(
@@ -324,10 +349,15 @@ impl Cluster {
         count: usize,
         flags: &[String],
         files_max: Option<u64>,
+        network: Option<Network>,
     ) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("compat-").tempdir()?;
-        let mut members = (1..=count)
-            .map(|n| Member::plan(format!("m{n}"), dir.path()))
+        let host = |index| {
+            let network = network.as_ref();
+            network.map_or(Ipv4Addr::LOCALHOST, |network| network.host(index))
+        };
+        let mut members = (0..count)
+            .map(|index| Member::plan(format!("m{}", index + 1), dir.path(), host(index)))
             .collect::<Result<Vec<_>>>()?;
         if kind.speaks(Protocol::EtcdV3) {
             let initial = members
@@ -344,14 +374,17 @@ impl Cluster {
         }
         for member in &mut members {
             member.files_max = files_max;
-            member.spawn(kind)?;
         }
         let mut cluster = Self {
             kind,
             id: 0,
             members,
+            network,
             dir: Some(dir),
         };
+        for index in 0..count {
+            cluster.restart(index)?;
+        }
         if let Err(error) = cluster.await_ready().await {
             return Err(error.context(format!("logs are in {}", cluster.keep_logs().display())));
         }
@@ -369,7 +402,7 @@ impl Cluster {
             .context("logs were kept")?
             .path()
             .to_owned();
-        let mut member = Member::plan(name.to_owned(), &dir)?;
+        let mut member = Member::plan(name.to_owned(), &dir, Ipv4Addr::LOCALHOST)?;
         member.peer_port = peer_port;
         member.id = id;
         let initial = self
@@ -380,9 +413,8 @@ impl Cluster {
             .collect::<Vec<_>>()
             .join(",");
         member.flags = member_flags(self.kind, &member, &dir, &initial, "existing", &[]);
-        member.spawn(self.kind)?;
         self.members.push(member);
-        Ok(())
+        self.restart(self.members.len() - 1)
     }
 
     /// SIGKILL to one member (an index into `members`).
@@ -395,7 +427,25 @@ impl Cluster {
     /// # Errors
     /// When the process cannot be started.
     pub fn restart(&mut self, index: usize) -> Result<()> {
-        self.members[index].spawn(self.kind)
+        let command = self.kind.command()?;
+        let command = match &self.network {
+            Some(network) => network.enter(index, &command),
+            None => command,
+        };
+        self.members[index].spawn(self.kind, command)
+    }
+
+    /// Cuts a member off from the others, or ends that; its clients reach it all the time.
+    ///
+    /// # Errors
+    /// When the members live on the loopback interface, or the machine refuses.
+    pub fn set_cut(&self, index: usize, is_cut: bool) -> Result<()> {
+        let network = self.network.as_ref().context("they cannot be cut apart")?;
+        if is_cut {
+            network.cut(index)
+        } else {
+            network.heal(index)
+        }
     }
 
     /// Awaits that every running member serves: linearizable reads, and knowing every member's
@@ -429,7 +479,9 @@ impl Cluster {
 
     async fn probe(&mut self, index: usize) -> Result<()> {
         match self.kind.original_of() {
-            Some(Protocol::Zookeeper) => zookeeper::probe(self.members[index].zookeeper_port).await,
+            Some(Protocol::Zookeeper) => {
+                zookeeper::probe(self.members[index].zookeeper_address()).await
+            }
             Some(Protocol::EtcdV3) | None => self.probe_etcd(index).await,
         }
     }
@@ -541,7 +593,7 @@ impl Cluster {
         let hosts: Vec<_> = self
             .members
             .iter()
-            .map(|member| format!("127.0.0.1:{}", member.zookeeper_port))
+            .map(|member| member.zookeeper_address().to_string())
             .collect();
         hosts.join(",")
     }
@@ -595,8 +647,8 @@ fn member_flags(
         "--initial-cluster-token=compat".to_owned(),
     ];
     if kind.speaks(Protocol::Zookeeper) {
-        let port = member.zookeeper_port;
-        flags.push(format!("--listen-zookeeper-urls=tcp://127.0.0.1:{port}"));
+        let address = member.zookeeper_address();
+        flags.push(format!("--listen-zookeeper-urls=tcp://{address}"));
     }
     flags.extend_from_slice(more);
     flags
@@ -610,8 +662,8 @@ pub fn free_port() -> Result<u16> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }
 
-fn channel(port: u16) -> Result<Channel> {
-    Ok(Endpoint::from_shared(format!("http://127.0.0.1:{port}"))?
+fn channel(host: Ipv4Addr, port: u16) -> Result<Channel> {
+    Ok(Endpoint::from_shared(format!("http://{host}:{port}"))?
         .connect_timeout(Duration::from_secs(2))
         .connect_lazy())
 }

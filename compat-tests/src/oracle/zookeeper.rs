@@ -1,6 +1,7 @@
 //! ZooKeeper's own way of being started: a zoo.cfg and a myid for each member, and a JVM.
 
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -51,10 +52,11 @@ pub fn configure(members: &mut [Member], dir: &Path, lines: &[String]) -> Result
         for (member, number) in members.iter().zip(1..) {
             writeln!(
                 servers,
-                "server.{number}=127.0.0.1:{}:{};127.0.0.1:{}",
+                "server.{number}={}:{}:{};{}",
+                member.host,
                 member.peer_port,
                 free_port()?,
-                member.zookeeper_port
+                member.zookeeper_address()
             )?;
         }
     }
@@ -86,9 +88,9 @@ pub fn configure(members: &mut [Member], dir: &Path, lines: &[String]) -> Result
 }
 
 /// Opens a session and closes it: only a member of a quorum can do that.
-pub async fn probe(port: u16) -> Result<()> {
+pub async fn probe(member: SocketAddr) -> Result<()> {
     let talk = async {
-        let mut socket = TcpStream::connect(("127.0.0.1", port)).await?;
+        let mut socket = TcpStream::connect(member).await?;
         let mut connect = Vec::new();
         connect.extend(44_i32.to_be_bytes());
         connect.extend(0_i32.to_be_bytes()); // protocol version

@@ -146,34 +146,23 @@ impl History {
         Ok(())
     }
 
-    /// Whatever began after an answer was given sees at least that answer's revision.
     fn check_real_time(&self) -> Result<()> {
-        // (began, ended, revision, whether it must be newer than what was answered before)
         let writes = self.writes.iter().filter_map(|write| {
-            let (ended, revision) = write.acknowledged?;
-            Some((write.began_us, ended, revision, true))
+            let (ended_us, revision) = write.acknowledged?;
+            Some(Interval {
+                began_us: write.began_us,
+                ended_us,
+                revision,
+                is_write: true,
+            })
         });
-        let reads = self
-            .reads
-            .iter()
-            .map(|r| (r.began_us, r.ended_us, r.revision, false));
-        let mut by_begin: Vec<_> = writes.chain(reads).collect();
-        let mut by_end = by_begin.clone();
-        by_begin.sort_by_key(|(began, ..)| *began);
-        by_end.sort_by_key(|(_, ended, ..)| *ended);
-        let mut answered = by_end.into_iter().peekable();
-        let mut newest = 0;
-        for (began, _, revision, is_write) in by_begin {
-            while let Some((_, _, earlier, _)) = answered.next_if(|(_, ended, ..)| *ended < began) {
-                newest = newest.max(earlier);
-            }
-            ensure!(
-                revision > newest || (!is_write && revision == newest),
-                "an operation that began at {began} us has revision {revision}, though {newest} \
-                 was answered before"
-            );
-        }
-        Ok(())
+        let reads = self.reads.iter().map(|read| Interval {
+            began_us: read.began_us,
+            ended_us: read.ended_us,
+            revision: read.revision,
+            is_write: false,
+        });
+        check_real_time(writes.chain(reads))
     }
 
     fn check_last_state(&self, truth: &BTreeMap<i64, Event>) -> Result<()> {
@@ -188,6 +177,46 @@ impl History {
         );
         Ok(())
     }
+}
+
+/// An operation that was answered: when, and with what revision of what it is about.
+#[derive(Clone, Copy, Debug)]
+pub struct Interval {
+    /// Microseconds from the start of the run.
+    pub began_us: u64,
+    /// Microseconds from the start of the run.
+    pub ended_us: u64,
+    /// The revision that it made or saw.
+    pub revision: i64,
+    /// Whether it made it.
+    pub is_write: bool,
+}
+
+/// Whatever began after an answer was given sees at least that answer's revision, and a write a
+/// newer one.
+///
+/// # Errors
+/// The first operation that does not.
+pub fn check_real_time(operations: impl Iterator<Item = Interval>) -> Result<()> {
+    let mut by_begin: Vec<_> = operations.collect();
+    let mut by_end = by_begin.clone();
+    by_begin.sort_by_key(|operation| operation.began_us);
+    by_end.sort_by_key(|operation| operation.ended_us);
+    let mut answered = by_end.into_iter().peekable();
+    let mut newest = 0;
+    for operation in by_begin {
+        let began_us = operation.began_us;
+        while let Some(earlier) = answered.next_if(|earlier| earlier.ended_us < began_us) {
+            newest = newest.max(earlier.revision);
+        }
+        let revision = operation.revision;
+        ensure!(
+            revision > newest || (!operation.is_write && revision == newest),
+            "an operation that began at {began_us} us has revision {revision}, though {newest} \
+             was answered before"
+        );
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -2,10 +2,12 @@
 //! no acknowledged write is lost, no linearizable read is stale, and watchers see every revision
 //! once and in order. The originals must pass as well.
 //!
-//! Start with [`kill_rounds`]; the judgement is in `history.rs`.
+//! Start with [`kill_rounds`]; the judgement is in `history.rs`. What is promised to sessions of
+//! ZooKeeper's protocol is in `zookeeper/`.
 
 mod history;
 mod load;
+pub mod zookeeper;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -54,38 +56,41 @@ pub async fn kill_rounds(kind: Kind, rounds: usize) -> Result<Tally> {
         anyhow::Ok(history)
     }
     .await;
-    match outcome {
-        Ok(history) => {
-            println!(
-                "{}: {rounds} kills, {} writes ({} of unknown outcome), {} reads, {} watchers, {:.0} s",
-                kind.name(),
-                history.writes.len(),
-                history
-                    .writes
-                    .iter()
-                    .filter(|w| w.acknowledged.is_none())
-                    .count(),
-                history.reads.len(),
-                history.watches.len(),
-                started.elapsed().as_secs_f64(),
-            );
-            Ok(Tally {
-                passed: 1,
-                failed: 0,
-            })
-        }
-        Err(error) => {
-            let logs = cluster.keep_logs();
-            println!(
-                "FAIL kill rounds on {}: {error:#}\nlogs are in {}",
-                kind.name(),
-                logs.display()
-            );
-            Ok(Tally {
-                passed: 0,
-                failed: 1,
-            })
-        }
+    let outcome = outcome.map(|history| {
+        println!(
+            "{}: {rounds} kills, {} writes ({} of unknown outcome), {} reads, {} watchers, {:.0} s",
+            kind.name(),
+            history.writes.len(),
+            history
+                .writes
+                .iter()
+                .filter(|w| w.acknowledged.is_none())
+                .count(),
+            history.reads.len(),
+            history.watches.len(),
+            started.elapsed().as_secs_f64(),
+        );
+    });
+    Ok(tally_of("kill rounds", &mut cluster, outcome))
+}
+
+/// One trial, passed or failed; of one that failed, the logs are kept.
+fn tally_of(name: &str, cluster: &mut Cluster, outcome: Result<()>) -> Tally {
+    let Err(error) = outcome else {
+        return Tally {
+            passed: 1,
+            failed: 0,
+        };
+    };
+    let logs = cluster.keep_logs();
+    println!(
+        "FAIL {name} on {}: {error:#}\nlogs are in {}",
+        cluster.kind.name(),
+        logs.display()
+    );
+    Tally {
+        passed: 0,
+        failed: 1,
     }
 }
 
@@ -180,24 +185,8 @@ async fn equal_hashes(cluster: &Cluster, revision: i64) -> Result<()> {
 /// When the servers cannot be started; a broken promise is a failed tally.
 pub async fn quorum_loss(kind: Kind) -> Result<Tally> {
     let mut cluster = Cluster::start(kind, 5, &[]).await?;
-    match lose_quorum(&mut cluster).await {
-        Ok(()) => Ok(Tally {
-            passed: 1,
-            failed: 0,
-        }),
-        Err(error) => {
-            let logs = cluster.keep_logs();
-            println!(
-                "FAIL quorum loss on {}: {error:#}\nlogs are in {}",
-                kind.name(),
-                logs.display()
-            );
-            Ok(Tally {
-                passed: 0,
-                failed: 1,
-            })
-        }
-    }
+    let outcome = lose_quorum(&mut cluster).await;
+    Ok(tally_of("quorum loss", &mut cluster, outcome))
 }
 
 async fn lose_quorum(cluster: &mut Cluster) -> Result<()> {

@@ -17,7 +17,7 @@
 
 mod args;
 mod etcd;
-mod zookeeper;
+pub(crate) mod zookeeper;
 
 use std::collections::BTreeMap;
 use std::ops::Range;

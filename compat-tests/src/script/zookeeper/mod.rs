@@ -23,7 +23,7 @@
 
 mod clean;
 mod connection;
-mod jute;
+pub(crate) mod jute;
 mod names;
 mod print;
 mod requests;

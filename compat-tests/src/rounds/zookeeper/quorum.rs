@@ -1,0 +1,96 @@
+//! Five members, three killed: nothing is written, and with one of them back every session goes on
+//! with its ephemeral nodes.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::SERVE_DEADLINE;
+use super::session::{Request, Resumed, Session};
+use super::work::{names_below, read};
+use crate::oracle::{Cluster, Kind, Protocol};
+use crate::rounds::tally_of;
+use crate::run::Tally;
+
+/// Sessions that live through it, spread over the members.
+const SESSIONS: usize = 10;
+/// How long the minority is asked to write, which it must not.
+const WITHOUT: Duration = Duration::from_secs(2);
+
+/// Kills three of five members and starts one again.
+///
+/// # Errors
+/// When the servers cannot be started; a broken promise is a failed tally.
+pub async fn quorum_loss(kind: Kind) -> Result<Tally> {
+    let flags: Vec<_> = Protocol::Zookeeper
+        .shared_flags()
+        .iter()
+        .map(|flag| (*flag).to_owned())
+        .collect();
+    let mut cluster = Cluster::start(kind, 5, &flags).await?;
+    let outcome = lose_quorum(&mut cluster).await;
+    Ok(tally_of("quorum loss", &mut cluster, outcome))
+}
+
+async fn lose_quorum(cluster: &mut Cluster) -> Result<()> {
+    let addresses: Vec<_> = cluster
+        .members
+        .iter()
+        .map(|member| member.zookeeper_address())
+        .collect();
+    let deadline = Instant::now() + SERVE_DEADLINE;
+    let mut sessions = Vec::new();
+    for number in 0..SESSIONS {
+        sessions.push(Session::open(&addresses, number, deadline).await?);
+    }
+    all(&mut sessions[0], &[Request::create("/quorum", "before", 0)]).await?;
+    all(&mut sessions[0], &[Request::create("/eph", "", 0)]).await?;
+    for (number, session) in sessions.iter_mut().enumerate() {
+        let create = Request::create(&format!("/eph/{number}"), "", 1);
+        all(session, &[create]).await?;
+    }
+    (2..5).for_each(|index| cluster.kill(index));
+    // Members 1 and 2 serve the first two sessions, and may answer neither any more.
+    for session in &mut sessions {
+        let refused = session
+            .pipeline(&[Request::set("/quorum", "refused", -1)])
+            .await?;
+        ensure!(
+            refused.replies.iter().all(|reply| reply.error != 0),
+            "a minority took a write"
+        );
+    }
+    tokio::time::sleep(WITHOUT).await;
+    cluster.restart(2)?;
+    cluster.await_ready().await?;
+    let deadline = Instant::now() + SERVE_DEADLINE;
+    for session in &mut sessions {
+        let resumed = session.resume(deadline).await?;
+        ensure!(resumed == Resumed::GoesOn, "a session was lost");
+    }
+    let names = names_below(&mut sessions[0], "/eph").await?;
+    ensure!(
+        names.len() == SESSIONS,
+        "of the ephemerals {names:?} are left"
+    );
+    let (_, data) = read(&mut sessions[0], "/quorum").await?;
+    ensure!(
+        data == "before" || data == "refused",
+        "/quorum holds {data:?}"
+    );
+    all(&mut sessions[0], &[Request::set("/quorum", "after", -1)]).await?;
+    let (_, data) = read(&mut sessions[1], "/quorum").await?;
+    ensure!(data == "after", "/quorum holds {data:?}");
+    Ok(())
+}
+
+/// Requests that must all succeed.
+async fn all(session: &mut Session, requests: &[Request]) -> Result<()> {
+    let pipeline = session.pipeline(requests).await?;
+    ensure!(!pipeline.broke, "the connection broke");
+    let failed = pipeline.replies.iter().find(|reply| reply.error != 0);
+    failed
+        .is_none()
+        .then_some(())
+        .with_context(|| format!("{failed:?}"))
+}
