@@ -8,8 +8,11 @@ use keyspace::command::Nodes;
 use keyspace::node::{Action, Deadline};
 use keyspace::{Command, LeaseId, NodeOp, Outcome, Refusal, Revision, WallMs};
 use replica::{Failure, StartError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use store::mem::{Faults, MemDisk};
+use store::mem::{Faults, MemCheckpoints, MemDisk, MemLog};
+use store::{CheckpointStore, Fault, ImageSink, Loaded, Mark, Record};
+use tokio::sync::Mutex;
 
 /// The first promise: acknowledged is durable, and comes back after a kill without any goodbye.
 #[tokio::test]
@@ -59,6 +62,64 @@ async fn a_restart_over_checkpoints_finds_the_same_state() -> anyhow::Result<()>
         disk.kill();
     }
     Ok(())
+}
+
+/// What is applied while a checkpoint is written is not left to be replayed by the next start, even
+/// if nothing is written any more.
+#[tokio::test]
+async fn a_checkpoint_that_took_long_is_followed_by_another() -> anyhow::Result<()> {
+    let disk = MemDisk::new();
+    let images = Arc::new(Mutex::new(0));
+    let checkpoints = CountedImages {
+        store: MemCheckpoints::open(&disk),
+        images: Arc::clone(&images),
+    };
+    let config = replica::Config {
+        checkpoint_entries: 10,
+        ..config()
+    };
+    let log = Box::new(MemLog::open(&disk));
+    let sink = Box::new(Recorder::default());
+    let replica = replica::start(config, log, Box::new(checkpoints), sink).await?;
+    replica.read_index().await?;
+    let held = images.lock().await;
+    let before = *held;
+    for n in 0..30 {
+        replica.propose(put(&format!("k{n}"), "v")).await?;
+    }
+    drop(held);
+    eventually(|| images.try_lock().is_ok_and(|images| *images == before + 2)).await;
+    replica.stop().await;
+    Ok(())
+}
+
+/// Counts the images that are begun; none begins while the count is held.
+struct CountedImages {
+    store: MemCheckpoints,
+    images: Arc<Mutex<u32>>,
+}
+
+impl CheckpointStore for CountedImages {
+    fn load(&mut self) -> Result<Option<Loaded>, Fault> {
+        self.store.load()
+    }
+
+    fn begin_image(&mut self, mark: Mark) -> Result<Box<dyn ImageSink>, Fault> {
+        *self.images.blocking_lock() += 1;
+        self.store.begin_image(mark)
+    }
+
+    fn newest(&self) -> Option<Mark> {
+        self.store.newest()
+    }
+
+    fn increment(&mut self, since: u64, mark: Mark, records: Vec<Record>) -> Result<bool, Fault> {
+        self.store.increment(since, mark, records)
+    }
+
+    fn log_needed_from(&self) -> u64 {
+        self.store.log_needed_from()
+    }
 }
 
 /// Watchers are told before whoever asked: a client that saw its write's answer sees its event.

@@ -11,7 +11,6 @@ use keyspace::command::{Nodes, Op, Txn};
 use keyspace::node::Action;
 use keyspace::{Applied, Command, End, NodeOp, Outcome, Revision};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// Commands in a batch that the raft thread applies itself.
@@ -40,9 +39,9 @@ struct Watch {
 /// What was written of the machine, and what was not.
 struct Checkpoints {
     /// A job is under way.
-    busy: Arc<AtomicBool>,
-    /// The last job failed to lay its increment over anything.
-    image_wanted: Arc<AtomicBool>,
+    busy: bool,
+    /// Only an image will do next time.
+    image_wanted: bool,
     entries: u64,
     bytes: u64,
     increments: u32,
@@ -56,8 +55,8 @@ impl Applier {
             machine,
             watch: Watch { shared, sink },
             checkpoints: Checkpoints {
-                busy: Arc::default(),
-                image_wanted: Arc::default(),
+                busy: false,
+                image_wanted: false,
                 entries: 0,
                 bytes: 0,
                 increments: 0,
@@ -143,7 +142,16 @@ impl Applier {
         shared.applied_up_to(self.machine.place());
         self.checkpoints.entries = 0;
         self.checkpoints.bytes = 0;
-        self.checkpoints.image_wanted.store(true, Ordering::Relaxed);
+        self.checkpoints.image_wanted = true;
+    }
+
+    /// The checkpoint under way is written, or was an increment that found nothing to be `laid`
+    /// over. What was applied meanwhile may be enough for another: without it a member that falls
+    /// silent after many writes would have them all to replay.
+    pub fn checkpointed(&mut self, laid: bool) {
+        self.checkpoints.busy = false;
+        self.checkpoints.image_wanted |= !laid;
+        self.checkpoint();
     }
 
     /// Starts a checkpoint when enough was applied since the last.
@@ -151,9 +159,10 @@ impl Applier {
         let config = &self.watch.shared.config;
         let own = &mut self.checkpoints;
         let due = own.entries >= config.checkpoint_entries || own.bytes >= config.checkpoint_bytes;
-        if !due || own.busy.swap(true, Ordering::AcqRel) {
+        if !due || own.busy {
             return;
         }
+        own.busy = true;
         own.entries = 0;
         own.bytes = 0;
         let owner = self.watch.shared.owner();
@@ -162,33 +171,23 @@ impl Applier {
             .cut(owner, None)
             .expect("a whole cut is always possible");
         let place = (self.machine.place().index, self.machine.revision());
-        let wants_image =
-            own.image_wanted.swap(false, Ordering::AcqRel) || own.increments >= INCREMENTS_MAX;
+        let wants_image = std::mem::take(&mut own.image_wanted) || own.increments >= INCREMENTS_MAX;
         let since = own.newest.replace(place).filter(|_| !wants_image);
         let records_max = (whole.len_hint() / INCREMENT_SHARE).min(INCREMENT_RECORDS_MAX);
         let increment = since.and_then(|(index, revision)| {
             let (mark, cut) = self.machine.cut(owner, Some(revision))?;
             (cut.len_hint() <= records_max).then_some((index, mark, cut))
         });
-        let busy = Arc::clone(&own.busy);
         let job = match increment {
             Some((since, mark, cut)) => {
                 own.increments += 1;
-                let image_wanted = Arc::clone(&own.image_wanted);
-                Job::Increment {
-                    since,
-                    mark,
-                    cut,
-                    busy,
-                    image_wanted,
-                }
+                Job::Increment { since, mark, cut }
             }
             None => {
                 own.increments = 0;
                 Job::Image {
                     mark: whole_mark,
                     cut: whole,
-                    busy,
                 }
             }
         };

@@ -1,6 +1,7 @@
 //! The checkpoint thread: writes copies of the state while the others go on, and reads snapshots.
 
 use super::inbox::Order;
+use super::raft_thread::ApplyJob;
 use super::{Shared, Snapshot};
 use crate::Failure;
 use crate::core::announced;
@@ -8,7 +9,6 @@ use crate::machine::{Machine, Meta, to_keyspace, to_store};
 use bytes::Bytes;
 use keyspace::Cut;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Receiver;
 use std::time::Instant;
 use store::{CheckpointStore, Fault, ImageSink, Mark, Record};
@@ -17,21 +17,9 @@ use tokio::sync::oneshot;
 /// What to do.
 pub enum Job {
     /// Write a whole image.
-    Image {
-        mark: Mark,
-        cut: Cut,
-        /// Cleared when done.
-        busy: Arc<AtomicBool>,
-    },
-    /// Write what changed.
-    Increment {
-        since: u64,
-        mark: Mark,
-        cut: Cut,
-        busy: Arc<AtomicBool>,
-        /// Set when only an image will do next time.
-        image_wanted: Arc<AtomicBool>,
-    },
+    Image { mark: Mark, cut: Cut },
+    /// Write what changed since the checkpoint at this index.
+    Increment { since: u64, mark: Mark, cut: Cut },
     /// Read a snapshot that a leader sends.
     Receive(Incoming),
     /// Nothing more comes.
@@ -54,33 +42,26 @@ pub struct Incoming {
 pub fn run(mut store: Box<dyn CheckpointStore>, jobs: &Receiver<Job>, shared: &Arc<Shared>) {
     for job in jobs.iter() {
         let outcome = match job {
-            Job::Image { mark, cut, busy } => {
-                let outcome = write_image(&mut *store, mark, cut, shared);
-                busy.store(false, Ordering::Release);
-                outcome
-            }
-            Job::Increment {
-                since,
-                mark,
-                cut,
-                busy,
-                image_wanted,
-            } => {
+            Job::Image { mark, cut } => write_image(&mut *store, mark, cut, shared).map(|()| true),
+            Job::Increment { since, mark, cut } => {
                 let began = Instant::now();
                 let laid = store.increment(since, mark, cut.map(to_store).collect());
                 shared.stats.checkpoints.observe(began.elapsed());
-                if let Ok(false) = laid {
-                    image_wanted.store(true, Ordering::Release);
-                }
-                busy.store(false, Ordering::Release);
-                laid.map(drop)
+                laid
             }
-            Job::Receive(incoming) => receive(&mut *store, incoming, shared),
+            Job::Receive(incoming) => match receive(&mut *store, incoming, shared) {
+                Ok(()) => continue,
+                Err(fault) => Err(fault),
+            },
             Job::End => return,
         };
-        if let Err(fault) = outcome {
-            shared.fail(Failure::Fault(fault));
-            return;
+        match outcome {
+            // Fails only at the end, when no further checkpoint is needed.
+            Ok(laid) => drop(shared.apply_jobs.send(ApplyJob::Checkpointed { laid })),
+            Err(fault) => {
+                shared.fail(Failure::Fault(fault));
+                return;
+            }
         }
     }
 }

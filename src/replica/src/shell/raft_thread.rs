@@ -34,6 +34,8 @@ pub enum ApplyJob {
     Digest(oneshot::Sender<(u64, u64)>),
     /// A copy of the state, for a snapshot.
     Copy(oneshot::Sender<Copy>),
+    /// A checkpoint is written, or an increment found nothing to be laid over.
+    Checkpointed { laid: bool },
     /// Nothing more comes.
     End,
 }

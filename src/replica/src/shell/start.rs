@@ -459,6 +459,7 @@ fn apply(jobs: &Receiver<ApplyJob>, applier: &Mutex<Applier>, backlog: &Backlog,
                 // Whoever asked may be gone.
                 reply.send(copy).ok();
             }
+            ApplyJob::Checkpointed { laid } => applier.lock().checkpointed(laid),
             ApplyJob::End => return,
         }
     }
