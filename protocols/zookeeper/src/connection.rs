@@ -92,19 +92,28 @@ where
     let timeout_ms = shared.options.negotiate_ms(connect.timeout_ms);
     let ttl_ms = u64::from(timeout_ms.unsigned_abs());
     let read_only = shared.read_only.load(Relaxed);
-    if !read_only {
-        make_root(shared).await.ok()?;
-    }
-    let key = match connect.session {
-        _ if read_only => alone(shared, &connect),
-        0 => shared.gate.open_session(ttl_ms).await.ok().map(Some),
-        id => match <[u8; PASSWORD_BYTES]>::try_from(connect.password) {
-            Ok(password) => {
-                let resumed = shared.gate.resume_session(LeaseId(id), password, ttl_ms);
-                resumed.await.ok()
-            }
-            Err(_) => Some(None),
-        },
+    let key = async {
+        if !read_only {
+            make_root(shared).await.ok()?;
+        }
+        match connect.session {
+            _ if read_only => alone(shared, &connect),
+            0 => shared.gate.open_session(ttl_ms).await.ok().map(Some),
+            id => match <[u8; PASSWORD_BYTES]>::try_from(connect.password) {
+                Ok(password) => {
+                    let resumed = shared.gate.resume_session(LeaseId(id), password, ttl_ms);
+                    resumed.await.ok()
+                }
+                Err(_) => Some(None),
+            },
+        }
+    };
+    // Another member may have a leader: a client should not spend its session's time waiting here.
+    let patience = shared.gate.limits().election_timeout;
+    let key = tokio::select! {
+        biased;
+        key = key => key,
+        () = shared.gate.leaderless(patience) => None,
     };
     let mut wire = Vec::new();
     let tells_read_only = connect.read_only.is_some();

@@ -432,7 +432,11 @@ fn set_acl(input: &[u8]) -> Parsed<'_, Write<'_>> {
 fn acl(input: &[u8]) -> Parsed<'_, Acl<'_>> {
     let (rest, permissions) = jute::int(input)?;
     let (rest, scheme) = jute::maybe_text(rest)?;
-    let (rest, id) = jute::text(rest)?;
+    // kazoo sends no text for an empty one, and `auth` has no id to look at.
+    let (rest, id) = match (scheme, jute::maybe_text(rest)?) {
+        (Some("auth"), (rest, None)) => (rest, ""),
+        _ => jute::text(rest)?,
+    };
     let acl = Acl {
         permissions,
         scheme,

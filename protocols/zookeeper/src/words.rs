@@ -16,6 +16,9 @@ use std::sync::atomic::Ordering::Relaxed;
 /// The ZooKeeper whose behaviour this adapter has, and which it says it is: some clients choose what
 /// to use by it.
 pub const ZOOKEEPER_VERSION: &str = "3.9.4";
+/// When that was built, in the spelling of ZooKeeper before 3.7: go-zookeeper reads no other, and
+/// takes a server whose answer it cannot read for one that is down.
+const BUILT_ON: &str = "08/27/2025 12:12 GMT";
 
 /// What a server says that is cut off from the others.
 pub const NOT_SERVING: &str = "This ZooKeeper instance is not currently serving requests\n";
@@ -439,7 +442,8 @@ fn port(port: Option<u16>) -> i64 {
 
 /// What `zookeeper.version` is.
 pub fn version_text() -> String {
-    format!("{ZOOKEEPER_VERSION}-triglot-{}", env!("CARGO_PKG_VERSION"))
+    let own = env!("CARGO_PKG_VERSION");
+    format!("{ZOOKEEPER_VERSION}-triglot-{own}, built on {BUILT_ON}")
 }
 
 fn version(out: &mut String) -> std::fmt::Result {
