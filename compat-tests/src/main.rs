@@ -3,7 +3,7 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use clap::{Parser, Subcommand};
 use compat_tests::oracle::{Cluster, Kind, Protocol};
 use compat_tests::run::{Plan, Tally};
@@ -145,6 +145,7 @@ fn main() -> Result<ExitCode> {
                         tally += runtime.block_on(zookeeper::rounds(kind, count, cuts))?;
                         tally += runtime.block_on(zookeeper::quorum_loss(kind))?;
                     }
+                    Protocol::Both => bail!("no clients make a load in both"),
                 }
             }
             tally

@@ -91,6 +91,28 @@ struct Clients {
     client: Vec<Client>,
 }
 
+/// What `suites/SUITE/expected.toml` says of a client's own tests.
+#[derive(Deserialize)]
+struct Suite {
+    name: String,
+    version: String,
+    #[serde(default)]
+    failure: Vec<SuiteFailure>,
+}
+
+/// Tests of a suite that do not pass.
+#[derive(Deserialize)]
+struct SuiteFailure {
+    tests: Vec<String>,
+    /// `triglot` unless it says `all`: then not on the original either.
+    #[serde(default)]
+    on: String,
+    reason: String,
+}
+
+/// The suites, by the names of their folders.
+const SUITES: [&str; 2] = ["kazoo", "go-zookeeper"];
+
 fn read<T: for<'a> Deserialize<'a>>(file: &str) -> Result<T> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
     let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
@@ -123,6 +145,7 @@ pub fn page() -> Result<String> {
     write_differences(&mut page, &differences, &besides)?;
     write_originals(&mut page, &scripts)?;
     write_clients(&mut page, &clients)?;
+    write_suites(&mut page)?;
     Ok(page)
 }
 
@@ -349,6 +372,30 @@ fn write_clients(page: &mut String, clients: &[Client]) -> Result<()> {
     }
     Ok(())
 }
+
+fn write_suites(page: &mut String) -> Result<()> {
+    page.push_str(SUITES_OPENING);
+    writeln!(page, "| suite | does not pass here | why |\n|---|---|---|")?;
+    for folder in SUITES {
+        let suite: Suite = read(&format!("suites/{folder}/expected.toml"))?;
+        for failure in suite.failure.iter().filter(|f| f.on != "all") {
+            let tests: Vec<_> = failure.tests.iter().map(|t| format!("`{t}`")).collect();
+            let (name, version, tests) = (&suite.name, &suite.version, tests.join(", "));
+            writeln!(page, "| {name} {version} | {tests} | {} |", failure.reason)?;
+        }
+    }
+    Ok(())
+}
+
+const SUITES_OPENING: &str = "\
+## The clients' own tests
+
+Unmodified, from their registries, with servers that the tests themselves start, stop and kill:
+`compat-tests/suites/run SUITE --target triglot`, or `--target zookeeper-newest` for the original. At
+least 95 of 100 tests that pass on the original must pass here. A test that fails without being listed
+fails the run, and so does a listed one that passes.
+
+";
 
 #[cfg(test)]
 mod tests {

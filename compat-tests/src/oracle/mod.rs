@@ -34,17 +34,21 @@ pub enum Protocol {
     EtcdV3,
     /// ZooKeeper's own, and its four-letter words.
     Zookeeper,
+    /// Both, of one server: there is no original of that.
+    #[value(skip)]
+    Both,
 }
 
 impl Protocol {
     /// Every protocol.
-    pub const ALL: [Self; 2] = [Self::EtcdV3, Self::Zookeeper];
+    pub const ALL: [Self; 3] = [Self::EtcdV3, Self::Zookeeper, Self::Both];
 
     /// The folder of its scenarios.
     pub fn folder(self) -> &'static str {
         match self {
             Self::EtcdV3 => "etcd-v3",
             Self::Zookeeper => "zookeeper",
+            Self::Both => "crossing",
         }
     }
 
@@ -53,6 +57,7 @@ impl Protocol {
         match self {
             Self::EtcdV3 => "etcd",
             Self::Zookeeper => "ZooKeeper",
+            Self::Both => "Triglot",
         }
     }
 
@@ -60,7 +65,7 @@ impl Protocol {
     pub fn shared_flags(self) -> &'static [&'static str] {
         match self {
             Self::EtcdV3 => &[],
-            Self::Zookeeper => &zookeeper::SHARED,
+            Self::Zookeeper | Self::Both => &zookeeper::SHARED,
         }
     }
 }
@@ -482,7 +487,7 @@ impl Cluster {
             Some(Protocol::Zookeeper) => {
                 zookeeper::probe(self.members[index].zookeeper_address()).await
             }
-            Some(Protocol::EtcdV3) | None => self.probe_etcd(index).await,
+            Some(Protocol::EtcdV3 | Protocol::Both) | None => self.probe_etcd(index).await,
         }
     }
 

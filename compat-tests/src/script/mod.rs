@@ -1,5 +1,5 @@
 //! What a script may say, whichever protocol it speaks: the folder that it lies in (`etcd-v3`,
-//! `zookeeper`) decides that, and the session of that protocol reads its commands.
+//! `zookeeper`, `crossing` for both) decides that, and the session of that protocol reads its commands.
 //!
 //! A script opens with comments: first what it is about, then `# name: value` lines:
 //!
@@ -16,6 +16,7 @@
 //! Any command may say `times=20`, with `{}` numbered in its words.
 
 mod args;
+mod crossing;
 mod etcd;
 pub(crate) mod zookeeper;
 
@@ -123,6 +124,7 @@ impl Script {
             Protocol::Zookeeper => {
                 zookeeper::Session::new(cluster, runtime, asked).run_script(self)
             }
+            Protocol::Both => crossing::Session::new(cluster, runtime, asked).run_script(self),
         }
     }
 }

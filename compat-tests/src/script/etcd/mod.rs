@@ -73,10 +73,24 @@ impl<'a> Session<'a> {
     /// # Errors
     /// When the script itself is wrong, or the servers cannot be brought to a clean state.
     pub fn run_script(&mut self, script: &Script) -> Result<String> {
+        self.begin(script)?;
+        Ok(goldenscript::generate(self, &script.text)?)
+    }
+
+    /// Brings the servers to a clean state, and answers at which revision the script begins.
+    ///
+    /// # Errors
+    /// When they cannot be brought there.
+    pub fn begin(&mut self, script: &Script) -> Result<i64> {
         self.name_members();
         let runtime = self.runtime;
         self.mask.first_revision = runtime.block_on(self.clean(script.own_servers))?;
-        Ok(goldenscript::generate(self, &script.text)?)
+        Ok(self.mask.first_revision)
+    }
+
+    /// From now on the lease is called `name`.
+    pub fn name_lease(&mut self, id: i64, name: &str) {
+        self.mask.leases.insert(id, name.to_owned());
     }
 
     fn name_members(&mut self) {

@@ -51,7 +51,9 @@ const TIMEOUT_MS: i32 = 10_000;
 
 /// One script's conversation with a cluster.
 pub struct Session<'a> {
-    cluster: &'a mut Cluster,
+    /// None where another conversation has the say over the members.
+    cluster: Option<&'a mut Cluster>,
+    ports: Vec<u16>,
     runtime: &'a Handle,
     asked: usize,
     names: Names,
@@ -62,8 +64,18 @@ pub struct Session<'a> {
 impl<'a> Session<'a> {
     /// A session that asks the member with index `asked`.
     pub fn new(cluster: &'a mut Cluster, runtime: &'a Handle, asked: usize) -> Self {
+        let session = Self::beside(cluster, runtime, asked);
         Self {
-            cluster,
+            cluster: Some(cluster),
+            ..session
+        }
+    }
+
+    /// The same, beside another conversation with these members.
+    pub fn beside(cluster: &Cluster, runtime: &'a Handle, asked: usize) -> Self {
+        Self {
+            cluster: None,
+            ports: cluster.members.iter().map(|m| m.zookeeper_port).collect(),
             runtime,
             asked,
             names: Names::new(0),
@@ -72,27 +84,51 @@ impl<'a> Session<'a> {
         }
     }
 
+    /// Empties the tree.
+    ///
+    /// # Errors
+    /// When the member does not let us.
+    pub fn clean(&self) -> Result<i64> {
+        clean::clean(self.port())
+    }
+
+    /// From now on zxids are called as etcd's scripts call revisions, from `first`.
+    pub fn call_zxids_revisions(&mut self, first: i64) {
+        self.names = Names::of_revisions(first);
+    }
+
+    /// Whether a command of that name is meant for this conversation.
+    pub fn understands(&self, name: &str) -> bool {
+        matches!(name, "connect" | "open" | "word") || self.connections.contains_key(name)
+    }
+
+    /// The sessions' ids, and what they are called.
+    pub fn sessions(&self) -> &BTreeMap<i64, String> {
+        self.names.sessions()
+    }
+
+    /// Closes the sessions that are still open.
+    pub fn close(&mut self) {
+        for connection in self.connections.values_mut() {
+            connection.flush();
+            connection.send_frame(&Record::default().int(i32::MAX).int(-11).into_bytes());
+        }
+    }
+
     /// Runs the script and returns it with the replies that this cluster gave.
     ///
     /// # Errors
     /// When the script itself is wrong, or the tree cannot be emptied before it.
     pub fn run_script(&mut self, script: &Script) -> Result<String> {
-        let before = if script.own_servers {
-            0
-        } else {
-            clean::clean(self.port())?
-        };
+        let before = if script.own_servers { 0 } else { self.clean()? };
         self.names = Names::new(before);
         let text = goldenscript::generate(self, &script.text)?;
-        for connection in self.connections.values_mut() {
-            connection.flush();
-            connection.send_frame(&Record::default().int(i32::MAX).int(-11).into_bytes());
-        }
+        self.close();
         Ok(text)
     }
 
     fn port(&self) -> u16 {
-        self.cluster.members[self.asked].zookeeper_port
+        self.ports[self.asked]
     }
 
     /// One command of a script, once for each time it is to be repeated.
@@ -102,7 +138,7 @@ impl<'a> Session<'a> {
         let pause = Duration::from_millis(args.number("every")?.try_into()?);
         let before = self.asked;
         if let Some(at) = args.value("at") {
-            self.asked = (at.parse::<usize>()? - 1) % self.cluster.members.len();
+            self.asked = (at.parse::<usize>()? - 1) % self.ports.len();
         }
         let mut output = String::new();
         for index in 0..times.max(1) {
@@ -217,7 +253,7 @@ impl<'a> Session<'a> {
         text += &match session {
             0 => "none".to_owned(),
             id if id == asked => self.names.session(id),
-            id if self.names.session(id) == "unknown" => "new".to_owned(),
+            id if !self.sessions().contains_key(&id) => "new".to_owned(),
             id => format!("{} in place of it", self.names.session(id)),
         };
         text += if given.iter().all(|byte| *byte == 0) {
@@ -334,19 +370,20 @@ impl<'a> Session<'a> {
     /// `kill 2`, `restart 2` (or `all`), and `await ready`.
     fn fault(&mut self, name: &str, args: &mut Args) -> Result<String> {
         let word = args.word()?;
+        let cluster = self.cluster.as_mut().context("no say over the members")?;
         if name == "await" {
             ensure!(word == "ready", "nothing to await: {word}");
-            self.runtime.block_on(self.cluster.await_ready())?;
+            self.runtime.block_on(cluster.await_ready())?;
             return Ok(String::new());
         }
-        let count = self.cluster.members.len();
+        let count = cluster.members.len();
         let members = if word == "all" {
             0..count
         } else {
             let index = (word.parse::<usize>()? - 1) % count;
             index..index + 1
         };
-        reboot(self.cluster, name, members)?;
+        reboot(cluster, name, members)?;
         Ok(String::new())
     }
 }

@@ -18,6 +18,8 @@ const CLOCK_TOLERANCE_MS: i64 = 1_000;
 /// The names that one script's run has given so far.
 pub struct Names {
     before: i64,
+    /// Zxids are revisions, and called `r1`, `r2`, ... by their distance from `before`.
+    are_revisions: bool,
     zxids: Vec<i64>,
     times: BTreeMap<i64, i64>,
     sessions: BTreeMap<i64, String>,
@@ -29,10 +31,19 @@ impl Names {
     pub fn new(before: i64) -> Self {
         Self {
             before,
+            are_revisions: false,
             zxids: Vec::new(),
             times: BTreeMap::new(),
             sessions: BTreeMap::new(),
             started_ms: now_ms(),
+        }
+    }
+
+    /// Names as etcd's scripts give them to revisions, on a server that is at revision `first`.
+    pub fn of_revisions(first: i64) -> Self {
+        Self {
+            are_revisions: true,
+            ..Self::new(first)
         }
     }
 
@@ -43,6 +54,9 @@ impl Names {
         }
         if zxid <= self.before {
             return "old".to_owned();
+        }
+        if self.are_revisions {
+            return format!("r{}", zxid - self.before);
         }
         let known = self.zxids.iter().position(|known| *known == zxid);
         let index = known.unwrap_or_else(|| {
@@ -95,8 +109,17 @@ impl Names {
         if id == 0 {
             return "none".to_owned();
         }
-        let known = self.sessions.get(&id);
-        known.cloned().unwrap_or_else(|| "unknown".to_owned())
+        match self.sessions.get(&id) {
+            Some(name) => name.clone(),
+            // A lease of etcd's, whose number the script has chosen.
+            None if self.are_revisions => id.to_string(),
+            None => "unknown".to_owned(),
+        }
+    }
+
+    /// The sessions' ids, and what they are called.
+    pub fn sessions(&self) -> &BTreeMap<i64, String> {
+        &self.sessions
     }
 
     /// Reads a session's name, or a number.
