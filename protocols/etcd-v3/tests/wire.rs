@@ -112,6 +112,27 @@ async fn messages_over_the_limit_are_refused_as_by_grpc_go() {
     );
 }
 
+/// Transactions in transactions, as many as the decoder takes; etcd takes thousands.
+const NESTED_MAX: usize = 50;
+
+#[tokio::test]
+async fn transactions_nested_too_deeply_are_refused() {
+    let mut server = alone(limits()).await;
+    let mut kv = KvClient::new(server.connect().await);
+    let nested = |levels| {
+        (1..levels).fold(pb::TxnRequest::default(), |inner, _| pb::TxnRequest {
+            success: vec![pb::RequestOp {
+                request: Some(pb::request_op::Request::RequestTxn(inner)),
+            }],
+            ..pb::TxnRequest::default()
+        })
+    };
+    kv.txn(nested(NESTED_MAX)).await.unwrap();
+    let refused = kv.txn(nested(NESTED_MAX + 1)).await.map(drop).unwrap_err();
+    assert_eq!(refused.code(), Code::Internal, "{refused:?}");
+    kv.put(put("a", "1")).await.expect("the connection lives");
+}
+
 #[tokio::test]
 async fn what_is_not_offered_says_so() {
     let mut server = alone(limits()).await;
