@@ -17,6 +17,8 @@ pub enum Code {
     InvalidArgument,
     /// There is no such thing.
     NotFound,
+    /// The caller may not do that.
+    PermissionDenied,
     /// No room, or too big.
     ResourceExhausted,
     /// The request makes no sense in this state.
@@ -41,6 +43,7 @@ impl Code {
             Code::Unknown => 2,
             Code::InvalidArgument => 3,
             Code::NotFound => 5,
+            Code::PermissionDenied => 7,
             Code::ResourceExhausted => 8,
             Code::FailedPrecondition => 9,
             Code::OutOfRange => 11,
@@ -69,6 +72,7 @@ impl Code {
             1 => Code::Cancelled,
             3 => Code::InvalidArgument,
             5 => Code::NotFound,
+            7 => Code::PermissionDenied,
             8 => Code::ResourceExhausted,
             9 => Code::FailedPrecondition,
             11 => Code::OutOfRange,
@@ -125,6 +129,8 @@ errors! {
     COMPACTED = OutOfRange "mvcc: required revision has been compacted";
     /// The revision has not happened.
     FUTURE_REVISION = OutOfRange "mvcc: required revision is a future revision";
+    /// Not for this caller.
+    PERMISSION_DENIED = PermissionDenied "permission denied";
     /// Over the space quota.
     NO_SPACE = ResourceExhausted "mvcc: database space exceeded";
     /// No such lease.
@@ -199,6 +205,7 @@ impl From<Refusal> for Error {
             Refusal::LeaseExists(_) => LEASE_EXISTS,
             Refusal::Compacted { compacted: _ } => COMPACTED,
             Refusal::Future { newest: _ } => FUTURE_REVISION,
+            Refusal::Denied => PERMISSION_DENIED,
             Refusal::Alarmed(Alarm::NoSpace) => NO_SPACE,
             Refusal::Alarmed(Alarm::Corrupt) => CORRUPT,
             Refusal::Moved | Refusal::OutOfTurn | Refusal::Node { .. } => {

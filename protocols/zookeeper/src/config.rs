@@ -24,6 +24,9 @@ pub struct Options {
     pub frame_bytes_max: usize,
     /// `extendedTypesEnabled`: whether nodes may end when idle.
     pub extended_types: bool,
+    /// `znode.container.checkIntervalMs`: how long a container that is created here stays once it has
+    /// lost its last child.
+    pub container_linger_ms: u64,
     /// `DigestAuthenticationProvider.superDigest`: who may do everything.
     pub super_digest: Option<String>,
     /// `X509AuthenticationProvider.superUser`: whose certificate lets do everything.
@@ -81,6 +84,7 @@ impl Default for Options {
             connections_max: 0,
             frame_bytes_max: crate::frame::FRAME_BYTES_MAX,
             extended_types: false,
+            container_linger_ms: 60_000,
             super_digest: None,
             super_subject: None,
             skip_acl: false,

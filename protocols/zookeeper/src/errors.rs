@@ -65,6 +65,12 @@ pub enum Code {
     /// The members would not be enough, or not ready, to decide anything.
     #[error("no quorum of the new members")]
     NewConfigNoQuorum,
+    /// There is no room.
+    #[error("quota exceeded")]
+    QuotaExceeded,
+    /// The client holds too much already.
+    #[error("throttled")]
+    Throttled,
 }
 
 impl Code {
@@ -90,6 +96,8 @@ impl Code {
             Code::NoWatcher => -121,
             Code::ReconfigDisabled => -123,
             Code::AuthRequired => -124,
+            Code::QuotaExceeded => -125,
+            Code::Throttled => -127,
         }
     }
 }
@@ -113,11 +121,11 @@ impl From<Refusal> for Failure {
             // The session went on elsewhere, or a write before this one never arrived. ZooKeeper
             // cuts such a connection; the client finds out on its new one.
             Refusal::Moved | Refusal::OutOfTurn => Failure::Lost,
-            // Nothing of ZooKeeper's says that a cluster is full or corrupt.
-            Refusal::Alarmed(Alarm::NoSpace | Alarm::Corrupt) => {
-                Failure::Answer(Code::SystemError, None)
-            }
+            // To ZooKeeper only part of a tree can be full; to those who write it is the same.
+            Refusal::Alarmed(Alarm::NoSpace) => Failure::Answer(Code::QuotaExceeded, None),
+            Refusal::Alarmed(Alarm::Corrupt) => Failure::Answer(Code::SystemError, None),
             Refusal::KeyNotFound
+            | Refusal::Denied
             | Refusal::LeaseExists(_)
             | Refusal::Compacted { compacted: _ }
             | Refusal::Future { newest: _ } => {

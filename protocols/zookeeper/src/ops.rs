@@ -217,7 +217,9 @@ impl Mode {
             CreateForm::Plain | CreateForm::WithStat | CreateForm::Container if idle => {
                 return Err(Code::BadArguments);
             }
-            CreateForm::Container => Kind::Container,
+            CreateForm::Container => Kind::Container {
+                linger_ms: options.container_linger_ms,
+            },
             CreateForm::Plain | CreateForm::WithStat => Kind::Plain,
         };
         Ok(Mode {

@@ -4,7 +4,7 @@
 //! is freed by itself, but operators and tests rely on that behaviour (compact, defragment, disarm),
 //! so the reported size is the high-water mark since the last defragmentation.
 
-use keyspace::command::{Op, Txn};
+use keyspace::command::{Grant, Op, Txn};
 use keyspace::node::{Action, NodeOp};
 use keyspace::{AccessList, Command};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -54,8 +54,10 @@ pub fn cost(command: &Command) -> u64 {
     match command {
         Command::Txn(txn) => cost_of_txn(txn),
         Command::Nodes(nodes) => nodes.ops.iter().map(cost_of_node_op).sum(),
-        Command::Grant(_) => LEASE_BYTES,
-        Command::Compact(_)
+        Command::Grant(Grant { session: None, .. }) => LEASE_BYTES,
+        // Who opens a session may want to make room.
+        Command::Grant(_)
+        | Command::Compact(_)
         | Command::Revoke(_)
         | Command::Expire(_)
         | Command::Checkpoint(_)
@@ -115,11 +117,8 @@ mod tests {
         let txn = Txn {
             guards: vec![],
             then: vec![put("a", "12"), put("b", "34")],
-            otherwise: vec![Op::Txn(Txn {
-                guards: vec![],
-                then: vec![put("c", "")],
-                otherwise: vec![],
-            })],
+            otherwise: vec![Op::Txn(Txn::unconditional(vec![put("c", "")]))],
+            judged: false,
         };
         assert_eq!(cost(&Command::Txn(txn)), 2 * (256 + 3));
     }

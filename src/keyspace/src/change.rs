@@ -143,6 +143,9 @@ pub enum Refusal {
     /// An earlier write of the same connection was lost.
     #[error("an earlier write of the session was lost")]
     OutOfTurn,
+    /// A transaction touches a node that has an access list.
+    #[error("an access list does not permit it")]
+    Denied,
     /// An alarm stands.
     #[error("refused while the {0:?} alarm stands")]
     Alarmed(Alarm),

@@ -183,6 +183,11 @@ pub struct Txn {
     /// Runs when one does not.
     #[n(2)]
     pub otherwise: Vec<Op>,
+    /// Access lists bind it: who asks has no identity that one could name, so that it is refused if
+    /// it touches a node that has one. Of transactions inside, the outermost says so for all.
+    #[n(3)]
+    #[cbor(default)]
+    pub judged: bool,
 }
 
 impl Txn {

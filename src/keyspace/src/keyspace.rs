@@ -116,7 +116,8 @@ impl Keyspace {
     fn alarm_against(&self, command: &Command) -> Option<Alarm> {
         let (grows, touches) = match command {
             Command::Txn(txn) => (txn.puts(), true),
-            Command::Grant(_) => (true, true),
+            // A session has to open so that its client can make room.
+            Command::Grant(grant) => (grant.session.is_none(), true),
             Command::Compact(_) | Command::Revoke(_) | Command::Expire(_) => (false, true),
             Command::Nodes(nodes) => (nodes.ops.iter().any(NodeOp::grows), true),
             Command::Attach(_) | Command::Close(_) => (false, true),
@@ -134,6 +135,9 @@ impl Keyspace {
     }
 
     fn txn(&self, txn: &Txn) -> Result {
+        if txn.judged && self.shared.denies(txn) {
+            return Err(Refusal::Denied);
+        }
         let mut writing = Writing::new(&self.shared, self.wall);
         let mut path = Vec::new();
         read::judge(&writing, txn, &mut path);
@@ -319,12 +323,7 @@ fn check_put(writing: &Writing, put: &Put) -> std::result::Result<(), Refusal> {
         return Err(Refusal::LeaseNotFound(lease));
     }
     let keeps = put.value.is_none() || put.lease.is_none();
-    let live = || {
-        shared
-            .find(&put.key)
-            .is_some_and(|slot| !slot.newest().is_tombstone())
-    };
-    if keeps && !live() {
+    if keeps && !shared.is_live(&put.key) {
         return Err(Refusal::KeyNotFound);
     }
     Ok(())

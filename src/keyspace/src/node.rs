@@ -194,7 +194,11 @@ pub enum Kind {
     Plain,
     /// Ends some time after its last child has gone.
     #[n(1)]
-    Container,
+    Container {
+        /// After how long.
+        #[n(0)]
+        linger_ms: u64,
+    },
     /// Ends when it was not written for so long and has nothing beneath.
     #[n(2)]
     Idle {

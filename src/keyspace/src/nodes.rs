@@ -18,9 +18,6 @@ use std::sync::Arc;
 
 type Refused<T> = Result<T, NodeRefusal>;
 
-/// How long a container stays that lost its last child: ZooKeeper looks for such once a minute.
-const CONTAINER_LINGER_MS: u64 = 60_000;
-
 /// Keys: their nodes follow.
 impl Writing<'_> {
     /// Puts a key; returns the entry before. A deadline that the node had goes, as one does that a
@@ -175,7 +172,7 @@ impl Writing<'_> {
         node.creates = node.creates.wrapping_add(1);
         node.children_changed = self.revision;
         node.kept |= keep;
-        if node.kind == Kind::Container {
+        if matches!(node.kind, Kind::Container { .. }) {
             node.deadline = None;
         }
         self.set_record(parent, Some(node));
@@ -194,8 +191,10 @@ impl Writing<'_> {
             .checked_sub(1)
             .expect("every child was counted");
         node.children_changed = self.revision;
-        if node.kind == Kind::Container && node.children == 0 {
-            node.deadline = Some(WallMs(self.wall.0.saturating_add(CONTAINER_LINGER_MS)));
+        if let Kind::Container { linger_ms } = node.kind
+            && node.children == 0
+        {
+            node.deadline = Some(WallMs(self.wall.0.saturating_add(linger_ms)));
         }
         let stays = node.stands_alone() || self.value(parent).is_some();
         self.set_record(parent, Some(node));
@@ -626,10 +625,9 @@ fn next_deadline(node: &Node, deadline: Deadline, wall: WallMs) -> Option<WallMs
     match (node.kind, deadline) {
         (Kind::Idle { ttl_ms }, _) => Some(WallMs(wall.0.saturating_add(ttl_ms))),
         // An empty container's end is not in the hands of who writes it.
-        (Kind::Plain, Deadline::Keep) | (Kind::Container, Deadline::Keep | Deadline::Clear) => {
-            node.deadline
-        }
+        (Kind::Plain, Deadline::Keep)
+        | (Kind::Container { .. }, Deadline::Keep | Deadline::Clear) => node.deadline,
         (Kind::Plain, Deadline::Clear) => None,
-        (Kind::Plain | Kind::Container, Deadline::At(deadline)) => Some(deadline),
+        (Kind::Plain | Kind::Container { .. }, Deadline::At(deadline)) => Some(deadline),
     }
 }

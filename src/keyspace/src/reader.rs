@@ -9,10 +9,9 @@ use crate::node::{Event, NodeView};
 use crate::read::{self, Snapshot, View};
 use crate::shared::Shared;
 use crate::tree::{self, Tree};
-use crate::types::{End, LeaseId, Revision, WallMs};
+use crate::types::{End, LeaseId, Revision, Span, WallMs};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -228,12 +227,21 @@ impl Reader {
         tree.due(wall).next().is_some()
     }
 
-    /// Whether any node at or beneath a path has an access list. Costs nothing while none has.
-    pub fn is_restricted(&self, path: &[u8]) -> bool {
-        let restricted = self.current.load().tree.read().restricted.clone();
-        let (start, end) = (tree::prefix(path), tree::beyond(path));
-        let bounds = (Bound::Excluded(&start[..]), Bound::Excluded(&end[..]));
-        restricted.contains(path) || restricted.range::<_, [u8]>(bounds).next().is_some()
+    /// Whether some of these keys are nodes with an access list. Asked after reading, it tells of all
+    /// that could be read. Costs nothing while no node has one.
+    pub fn is_restricted(&self, span: &Span) -> bool {
+        let shared = self.current.load();
+        shared.is_restricted() && shared.tree.read().restricts(span)
+    }
+
+    /// The same of all that a transaction reads or compares.
+    pub fn denies(&self, txn: &Txn) -> bool {
+        self.current.load().denies(txn)
+    }
+
+    /// Whether no node has an access list.
+    pub fn is_open(&self) -> bool {
+        !self.current.load().is_restricted()
     }
 
     /// One lease.

@@ -278,6 +278,8 @@ impl Restoring {
         for (revision, _, slot) in all.changes {
             history.push(Trace { revision, slot });
         }
+        let tree = self.shared.tree.read().clone();
+        self.shared.put_tree(&mut self.shared.tree.write(), tree);
         self.shared
             .bytes
             .store(self.bytes + all.bytes, Ordering::Relaxed);

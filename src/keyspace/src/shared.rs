@@ -8,7 +8,7 @@
 //!
 //! Locks are taken in this order: index, history, slot; the others are taken alone or inside these.
 
-use crate::command::Alarm;
+use crate::command::{Alarm, Txn};
 use crate::history::History;
 use crate::index::Index;
 use crate::lease::Leases;
@@ -22,7 +22,7 @@ use foldhash::quality::RandomState;
 use imbl::OrdSet;
 use parking_lot::RwLock;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// The whole state but for what only the writer needs.
 pub(crate) struct Shared {
@@ -35,6 +35,8 @@ pub(crate) struct Shared {
     pub alarms: RwLock<OrdSet<(u64, Alarm)>>,
     /// The path tree at the published revision: both change under this lock where both change.
     pub tree: RwLock<Tree>,
+    /// Whether some node of it has an access list, for those who ask before they take its lock.
+    restricted: AtomicBool,
     pub ring: RwLock<Ring>,
     pub bytes: AtomicU64,
     revision: AtomicU64,
@@ -58,6 +60,7 @@ impl Shared {
             leases: RwLock::default(),
             alarms: RwLock::default(),
             tree: RwLock::new(Tree::new()),
+            restricted: AtomicBool::new(false),
             ring: RwLock::default(),
             bytes: AtomicU64::new(0),
             revision: AtomicU64::new(revision),
@@ -69,6 +72,29 @@ impl Shared {
 
     pub fn find(&self, key: &[u8]) -> Option<Slot> {
         self.slots.get(key).map(|slot| slot.key().clone())
+    }
+
+    /// Whether a key has a value; only the writer may ask.
+    pub fn is_live(&self, key: &[u8]) -> bool {
+        let slot = self.find(key);
+        slot.is_some_and(|slot| !slot.newest().is_tombstone())
+    }
+
+    /// Puts the path tree of a revision that is about to be published in its place.
+    pub fn put_tree(&self, place: &mut Tree, tree: Tree) {
+        let restricted = !tree.restricted.is_empty();
+        self.restricted.store(restricted, Ordering::Release);
+        *place = tree;
+    }
+
+    /// Whether some node has an access list.
+    pub fn is_restricted(&self) -> bool {
+        self.restricted.load(Ordering::Acquire)
+    }
+
+    /// Whether an access list stands against a transaction.
+    pub fn denies(&self, txn: &Txn) -> bool {
+        self.is_restricted() && self.tree.read().denies(txn, &|key| self.is_live(key))
     }
 
     /// The newest revision that readers may see.

@@ -5,10 +5,12 @@
 //! without a value are what makes them exist.
 
 use crate::access::{AccessEntry, AccessList};
+use crate::command::{Op, Txn};
 use crate::node::{EventNode, Kind, NodeView};
 use crate::slot::Entry;
-use crate::types::{Revision, WallMs};
+use crate::types::{End, Revision, Span, WallMs};
 use imbl::{OrdMap, OrdSet};
+use std::ops::Bound;
 use std::sync::Arc;
 
 /// Longest path and most components of one. Every component above a node costs a record with its
@@ -79,6 +81,21 @@ pub(crate) fn beyond(path: &[u8]) -> Vec<u8> {
     end
 }
 
+/// The least path right beneath `above` that is not less than `start`, which begins with `above`, or
+/// what every such path begins with; none where all are less.
+fn first_child_from(above: &[u8], start: &[u8]) -> Option<Vec<u8>> {
+    let prefix = prefix(above);
+    let Some(rest) = start.strip_prefix(&prefix[..]) else {
+        return (*start < *prefix).then_some(prefix);
+    };
+    Some(match rest.iter().position(|byte| *byte == b'/') {
+        None => start.to_vec(),
+        // Beneath this child nothing is a child; the next one's name goes on with what comes after
+        // a slash.
+        Some(slash) => [&prefix, &rest[..slash], b"0"].concat(),
+    })
+}
+
 pub(crate) type Path = Arc<[u8]>;
 
 /// What is known of a node beside its value.
@@ -140,7 +157,9 @@ impl Node {
     /// lies beneath it.
     pub fn ends_at(&self) -> Option<WallMs> {
         match self.kind {
-            Kind::Idle { .. } | Kind::Container => self.deadline.filter(|_| self.children == 0),
+            Kind::Idle { .. } | Kind::Container { .. } => {
+                self.deadline.filter(|_| self.children == 0)
+            }
             Kind::Plain => self.deadline,
         }
     }
@@ -216,6 +235,58 @@ impl Tree {
             return None;
         }
         self.get(path)?.acl.clone()
+    }
+
+    /// Whether one of these keys is a node with an access list.
+    pub fn restricts(&self, span: &Span) -> bool {
+        let start = &span.start[..];
+        let end = match &span.end {
+            End::Single => return self.restricted.contains(start),
+            End::Before(end) if **end <= *start => return false,
+            End::Before(end) => Bound::Excluded(&end[..]),
+            End::Unbounded => Bound::Unbounded,
+        };
+        let bounds = (Bound::Included(start), end);
+        self.restricted.range::<_, [u8]>(bounds).next().is_some()
+    }
+
+    /// Whether one of these keys could be right beneath a node with an access list that is not among
+    /// them itself.
+    pub fn restricts_above(&self, span: &Span) -> bool {
+        if self.restricted.is_empty() {
+            return false;
+        }
+        let start = &span.start[..];
+        let end = match &span.end {
+            End::Single => return parent(start).is_some_and(|it| self.restricted.contains(it)),
+            End::Before(end) => Some(&end[..]),
+            End::Unbounded => None,
+        };
+        // What comes before all of them, and has some of them beneath it, begins as the first does.
+        (1..=start.len().min(PATH_BYTES_MAX))
+            .map(|len| &start[..len])
+            .filter(|above| self.restricted.contains(*above))
+            .filter_map(|above| first_child_from(above, start))
+            .any(|first| end.is_none_or(|end| first[..] < *end))
+    }
+
+    /// Whether an access list stands against a transaction, whichever branch it takes; `live` says
+    /// of a key whether it is there.
+    pub fn denies(&self, txn: &Txn, live: &impl Fn(&[u8]) -> bool) -> bool {
+        let op = |op: &Op| match op {
+            Op::Range(range) => self.restricts(&range.span),
+            Op::Put(put) => {
+                let span = Span::single(put.key.clone());
+                self.restricts(&span) || (!live(&put.key) && self.restricts_above(&span))
+            }
+            Op::Delete(delete) => {
+                self.restricts(&delete.span) || self.restricts_above(&delete.span)
+            }
+            Op::Txn(inner) => self.denies(inner, live),
+        };
+        !self.restricted.is_empty()
+            && (txn.guards.iter().any(|guard| self.restricts(&guard.span))
+                || txn.then.iter().chain(&txn.otherwise).any(op))
     }
 
     /// Those whose time has come by `wall`, soonest first.
@@ -298,6 +369,69 @@ mod tests {
         assert!(!is_path(
             format!("/{}", "a".repeat(PATH_BYTES_MAX)).as_bytes()
         ));
+    }
+
+    fn restricted(paths: &[&str]) -> Tree {
+        let mut tree = Tree::new();
+        for path in paths {
+            let node = Node {
+                acl: Some([].into()),
+                ..Node::new(1, WallMs(0))
+            };
+            tree.put(path.as_bytes(), Some(node));
+        }
+        tree
+    }
+
+    fn span(start: &'static str, end: &'static str) -> Span {
+        Span {
+            start: start.into(),
+            end: match end {
+                "" => End::Single,
+                "-" => End::Unbounded,
+                end => End::Before(end.into()),
+            },
+        }
+    }
+
+    #[test]
+    fn spans_touch_the_restricted_nodes_among_them() {
+        let tree = restricted(&["/a/b"]);
+        for (start, end, touches) in [
+            ("/a/b", "", true),
+            ("/a", "", false),
+            ("/a/b/c", "", false),
+            ("/a/", "/a0", true),
+            ("/a/b/", "/a/b0", false),
+            ("/", "-", true),
+            ("/b", "-", false),
+            ("/a/b", "/a", false),
+        ] {
+            assert_eq!(tree.restricts(&span(start, end)), touches, "{start} {end}");
+        }
+        assert!(!Tree::new().restricts(&span("/", "-")));
+    }
+
+    #[test]
+    fn spans_may_hold_children_of_restricted_nodes() {
+        for (above, start, end, holds) in [
+            ("/", "/a", "", true),
+            ("/", "/a/b", "", false),
+            ("/", "/a/", "/a0", false),
+            ("/", "/a/", "/a1", true),
+            ("/", "/a/b", "-", true),
+            ("/a", "/a/b", "/a/c", true),
+            ("/a", "/a/b/c", "/a/b0", false),
+            ("/a", "/a/b/c", "/a/b1", true),
+            ("/a", "/a!", "/a/", false),
+            ("/a", "/a!", "/a0", true),
+            ("/a", "/b", "-", false),
+            ("/a", "/ab", "-", false),
+        ] {
+            let tree = restricted(&[above]);
+            let told = tree.restricts_above(&span(start, end));
+            assert_eq!(told, holds, "{above}: {start} {end}");
+        }
     }
 
     #[test]

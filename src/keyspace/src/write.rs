@@ -351,7 +351,7 @@ impl<'a> Writing<'a> {
         match self.tree {
             Some(tree) => {
                 let mut published = self.shared.tree.write();
-                *published = tree;
+                self.shared.put_tree(&mut published, tree);
                 self.shared.publish(self.revision);
             }
             None => self.shared.publish(self.revision),

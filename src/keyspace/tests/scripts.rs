@@ -12,8 +12,8 @@ use keyspace::command::{
 };
 use keyspace::node::{Event, EventNode, Kind, NodeAnswer};
 use keyspace::{
-    Answer, Applied, Change, Command, Entry, Identity, Keyspace, LeaseId, LeaseView, NodeView,
-    Outcome, RangeAnswer, Reader, Revision, Stamp, TxnOutcome, WallMs,
+    Answer, Applied, Change, Command, End, Entry, Identity, Keyspace, LeaseId, LeaseView, NodeView,
+    Outcome, RangeAnswer, Reader, Revision, Span, Stamp, TxnOutcome, WallMs,
 };
 use std::error::Error;
 use std::fmt::Write;
@@ -158,7 +158,11 @@ impl Story {
             "due" => format!("{}\n", reader.is_due(self.stamp.wall)),
             "restricted" => {
                 let path = args.next_pos().ok_or("a path is missing")?;
-                format!("{}\n", reader.is_restricted(path.as_bytes()))
+                let span = Span {
+                    start: path.to_owned().into(),
+                    end: End::Before(format!("{}0", path.trim_end_matches('/')).into()),
+                };
+                format!("{}\n", reader.is_restricted(&span))
             }
             "alarms" => format!("{:?}\n", reader.alarms()),
             "bytes" => format!("{}\n", reader.bytes_in_use()),

@@ -67,6 +67,7 @@ pub fn txn(asked: &Txn) -> keyspace::command::Txn {
         guards: asked.guards.iter().map(guard).collect(),
         then: asked.then.iter().map(op).collect(),
         otherwise: asked.otherwise.iter().map(op).collect(),
+        judged: false,
     }
 }
 
@@ -130,6 +131,7 @@ fn refused(refusal: &Refusal) -> Reply {
         Refusal::Future { .. } => Reply::Future,
         Refusal::KeyNotFound
         | Refusal::Alarmed(_)
+        | Refusal::Denied
         | Refusal::Moved
         | Refusal::OutOfTurn
         | Refusal::Node { .. } => {

@@ -1,11 +1,11 @@
 //! Keys: range, put, delete, transactions, compaction.
 
 use super::{Ops, check, convert};
-use crate::errors::Error;
+use crate::errors::{self, Error};
 use crate::reply::{Committed, Deleted, RangePart, Ranged, Stored};
 use crate::wire::{Header, Reply, Shown};
 use gateway::keyspace::command::{Op, Range, Txn};
-use gateway::keyspace::{Answer, Command, Outcome, Revision, TxnOutcome};
+use gateway::keyspace::{Answer, Command, Outcome, Revision, Span, TxnOutcome};
 use proto::etcdserverpb::request_op::Request;
 use proto::etcdserverpb::{
     CompactionRequest, CompactionResponse, DeleteRangeRequest, PutRequest, RangeRequest, TxnRequest,
@@ -25,9 +25,20 @@ impl Ops {
     /// Reads keys as this member has them. The request is checked.
     pub fn range_here(&self, request: &RangeRequest) -> Result<Ranged, Error> {
         self.served.ranges.fetch_add(1, Relaxed);
-        let answer = self.gate.reader().range(&convert::range(request))?;
+        let range = convert::range(request);
+        let answer = self.gate.reader().range(&range)?;
+        self.check_open(&range.span)?;
         let header = self.header(answer.revision);
         Ok(Ranged::new(header, answer, convert::shown(request)))
+    }
+
+    /// Refuses to show nodes that ZooKeeper's access lists protect: nobody who speaks etcd's protocol
+    /// is named there. Asked last, since one may have been protected meanwhile.
+    pub(super) fn check_open(&self, span: &Span) -> Result<(), Error> {
+        match self.gate.reader().is_restricted(span) {
+            true => Err(errors::PERMISSION_DENIED),
+            false => Ok(()),
+        }
     }
 
     /// Reads keys in parts, so that no answer grows with the range.
@@ -84,6 +95,7 @@ impl Ops {
             guards: Vec::new(),
             then: vec![op],
             otherwise: Vec::new(),
+            judged: true,
         };
         let (revision, mut outcome) = self.propose_txn(txn).await?;
         let answer = outcome.answers.pop();
@@ -112,6 +124,9 @@ impl Ops {
         let (revision, outcome) = match reads {
             Reads::Here | Reads::Linearized => {
                 let (revision, outcome) = self.gate.reader().txn(&txn)?;
+                if self.gate.reader().denies(&txn) {
+                    return Err(errors::PERMISSION_DENIED);
+                }
                 self.served.txn(outcome.answers.len());
                 (revision, outcome)
             }
@@ -209,6 +224,7 @@ impl RangeParts {
         };
         self.ops.served.ranges.fetch_add(1, Relaxed);
         let answer = self.ops.gate.reader().range(&self.range)?;
+        self.ops.check_open(&self.range.span)?;
         let pinned = *self.pinned.get_or_insert(answer.revision);
         self.range.revision.get_or_insert(pinned);
         let found = answer.entries.len() as u64;

@@ -23,6 +23,8 @@ const NO_ID: i64 = -1;
 /// A client may go beyond its request limit by so much (etcd's allowance for the envelope), and
 /// fragments are cut accordingly.
 pub const OVERHEAD_BYTES: usize = 512 * 1024;
+/// Why a watcher has to go that may not see what it watches, as etcd says it: the error with its code.
+const DENIED: &str = "rpc error: code = PermissionDenied desc = etcdserver: permission denied";
 /// More often than this nobody is told that nothing happened.
 const PROGRESS_INTERVAL_MIN: Duration = Duration::from_millis(100);
 
@@ -148,6 +150,9 @@ impl Session {
         };
         let span =
             watched(&request.key, &request.range_end).ok_or("mvcc: watcher range is empty")?;
+        if self.ops.check_open(&span).is_err() {
+            return Err(DENIED.into());
+        }
         let id = self.free_id(request.watch_id)?;
         let filters = |kind: FilterType| request.filters().any(|it| it == kind);
         let watcher = Watcher {
@@ -238,6 +243,14 @@ impl Session {
                 let Some(watcher) = self.watchers.get_mut(&tag) else {
                     return;
                 };
+                let is_open = |change: &Change| {
+                    let key = Span::single(Bytes::copy_from_slice(change.entry.key()));
+                    !self.ops.gate.reader().is_restricted(&key)
+                };
+                if !self.ops.gate.reader().is_open() && !changes.iter().all(is_open) {
+                    self.deny(tag);
+                    return;
+                }
                 changes.retain(|change| watcher.wants(change));
                 if changes.is_empty() {
                     return;
@@ -270,6 +283,19 @@ impl Session {
                 });
             }
         }
+    }
+
+    /// Ends a watcher that would have to be told of a node that an access list protects now.
+    fn deny(&mut self, watch_id: i64) {
+        self.watchers.remove(&watch_id);
+        self.stream.remove(watch_id);
+        self.outbox.push_back(Watched {
+            header: self.ops.header_now(),
+            watch_id,
+            canceled: true,
+            cancel_reason: DENIED.into(),
+            ..Watched::default()
+        });
     }
 
     fn fragment_bytes_max(&self) -> usize {

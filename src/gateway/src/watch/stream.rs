@@ -285,6 +285,7 @@ fn read_history(reader: &Reader, span: &Span, from: u64, through: u64) -> Result
             | Refusal::LeaseExists(_)
             | Refusal::Moved
             | Refusal::OutOfTurn
+            | Refusal::Denied
             | Refusal::Alarmed(_)
             | Refusal::Node { .. },
         ) => Ok(Found {

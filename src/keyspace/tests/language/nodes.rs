@@ -112,7 +112,9 @@ fn detail(op: &mut NodeOp, name: &str, given: &str) -> Parsed<bool> {
         (Action::Write(write), "deadline") => write.deadline = until?,
         (Action::Write(write), "lease") => write.lease = Some(LeaseId(number(given)?)),
         (Action::Write(write), "acl") => write.acl = access_list(given)?,
-        (Action::Write(write), "container") => write.kind = Kind::Container,
+        (Action::Write(write), "container") => {
+            write.kind = Kind::Container { linger_ms: 60_000 };
+        }
         (Action::Write(write), "idle") => {
             write.kind = Kind::Idle {
                 ttl_ms: number(given)?,

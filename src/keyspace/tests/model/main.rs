@@ -153,6 +153,7 @@ fn txn_of(op: BoxedStrategy<Op>) -> impl Strategy<Value = Txn> {
         guards,
         then,
         otherwise,
+        judged: false,
     })
 }
 

@@ -173,7 +173,7 @@ impl Naive {
         }
         let grows = match command {
             Command::Txn(txn) => txn.puts(),
-            Command::Grant(_) => true,
+            Command::Grant(grant) => grant.session.is_none(),
             _ => false,
         };
         if alarmed(Alarm::NoSpace) && grows {

@@ -94,7 +94,7 @@ fn write() -> impl Strategy<Value = NodeWrite> {
     let kind = select(vec![
         Kind::Plain,
         Kind::Plain,
-        Kind::Container,
+        Kind::Container { linger_ms: 60_000 },
         Kind::Idle { ttl_ms: 9 },
     ]);
     let sequence = select(vec![

@@ -1,5 +1,6 @@
 //! The process as its operator sees it: exit codes, log lines, ports, signals, restarts.
 
+mod access;
 mod full_disk;
 mod server;
 mod zookeeper;

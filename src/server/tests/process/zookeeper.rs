@@ -18,22 +18,25 @@ use tonic::transport::Channel;
 use zookeeper::jute::Write;
 use zookeeper::reply::framed;
 
-const CLIENTS: &str = "serving ZooKeeper clients";
+pub const CLIENTS: &str = "serving ZooKeeper clients";
 
 const CREATE: i32 = 1;
+const DELETE: i32 = 2;
 const GET_DATA: i32 = 4;
 const GET_CHILDREN: i32 = 8;
+const GET_CHILDREN_2: i32 = 12;
 const AUTH: i32 = 100;
 const WHO_AM_I: i32 = 107;
+const CLOSE: i32 = -11;
 const NO_AUTH: i32 = -102;
 
 /// Who may do what.
-const ANYONE: (&str, &str) = ("world", "anyone");
+pub const ANYONE: (&str, &str) = ("world", "anyone");
 /// The certificate's owner, as Java spells it.
 const CLIENT: &str = "CN=client,O=Triglot\\, tests,C=DE";
 
 /// A client with a session.
-struct Client<S>(S);
+pub struct Client<S>(S);
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     async fn open(stream: S) -> Client<S> {
@@ -64,7 +67,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     }
 
     /// A request's error, and what it is answered beside.
-    async fn call(&mut self, kind: i32, body: impl FnOnce(&mut Vec<u8>)) -> (i32, String) {
+    pub async fn call(&mut self, kind: i32, body: impl FnOnce(&mut Vec<u8>)) -> (i32, String) {
         let xid = if kind == AUTH { -4 } else { 1 };
         let frame = self
             .exchange(|out| {
@@ -77,7 +80,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         (error, String::from_utf8_lossy(&frame[16..]).into_owned())
     }
 
-    async fn create(&mut self, path: &str, who: (&str, &str)) -> (i32, String) {
+    pub async fn create(&mut self, path: &str, who: (&str, &str)) -> (i32, String) {
         let created = self.call(CREATE, |out| {
             out.text(path);
             out.text("data");
@@ -90,6 +93,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         created.await
     }
 
+    /// How many children a node says that it has.
+    async fn children(&mut self, path: &str) -> i32 {
+        let frame = self
+            .exchange(|out| {
+                out.int(1);
+                out.int(GET_CHILDREN_2);
+                out.text(path);
+                out.boolean(false);
+            })
+            .await;
+        // Before the zxid that ends the stat.
+        let count = frame[frame.len() - 12..frame.len() - 8].try_into();
+        i32::from_be_bytes(count.expect("4 bytes"))
+    }
+
     async fn read(&mut self, kind: i32, path: &str) -> (i32, String) {
         let read = self.call(kind, |out| {
             out.text(path);
@@ -99,7 +117,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     }
 }
 
-async fn plain(address: &str) -> Client<TcpStream> {
+pub async fn plain(address: &str) -> Client<TcpStream> {
     Client::open(TcpStream::connect(address).await.expect("it listens")).await
 }
 
@@ -139,6 +157,10 @@ async fn the_tree_lies_where_it_is_mounted() {
     let (_, names) = client.read(GET_CHILDREN, "/").await;
     assert!(names.contains('a') && names.contains('b') && names.contains("zookeeper"));
     assert!(!names.contains("outside") && !names.contains("apps"));
+    // ZooKeeper's own node hides a key of its name, and counts in its place.
+    assert_eq!(client.children("/").await, 3);
+    put(&mut kv, "/apps/zk/zookeeper", "hidden").await;
+    assert_eq!(client.children("/").await, 3);
 }
 
 /// What a client of a port with TLS trusts, and who it is.
@@ -265,6 +287,127 @@ async fn clients_need_no_certificate_where_none_is_asked_for() {
     let mut client = Client::open(stream).await;
     let (_, who) = client.call(WHO_AM_I, |_| {}).await;
     assert!(!who.contains("x509"), "{who:?}");
+}
+
+#[tokio::test]
+async fn without_space_sessions_open_and_reads_and_deletes_go_on() {
+    const QUOTA_EXCEEDED: i32 = -125;
+    let dir = tempfile::tempdir().expect("a directory");
+    let server = Server::start(dir.path(), &["--quota-backend-bytes=1048576"]);
+    let address = server.addresses(CLIENTS)[0];
+    let mut client = plain(address).await;
+    let mut errors = Vec::new();
+    while errors.iter().all(|error| *error == 0) {
+        assert!(errors.len() < 100, "it never fills");
+        let created = client.call(CREATE, |out| {
+            out.text(&format!("/{}", errors.len()));
+            out.buffer(Some(&[0; 64 << 10]));
+            out.count(1);
+            out.int(31);
+            out.text(ANYONE.0);
+            out.text(ANYONE.1);
+            out.int(0);
+        });
+        errors.push(created.await.0);
+    }
+    assert!(errors.len() > 5 && errors.last() == Some(&QUOTA_EXCEEDED));
+    let mut other = plain(address).await;
+    assert_eq!(other.read(GET_DATA, "/0").await.0, 0);
+    assert_eq!(other.create("/more", ANYONE).await.0, QUOTA_EXCEEDED);
+    let deleted = other.call(DELETE, |out| {
+        out.text("/0");
+        out.int(-1);
+    });
+    assert_eq!(deleted.await.0, 0);
+    assert_eq!(other.call(CLOSE, |_| {}).await.0, 0);
+    assert_eq!(client.read(GET_DATA, "/1").await.0, 0);
+}
+
+/// The fields of the answers of ZooKeeper 3.9.6 to some commands, beside `command` and `error`.
+const FIELDS: [(&str, &[&str]); 12] = [
+    (
+        "configuration",
+        &[
+            "client_port",
+            "client_port_listen_backlog",
+            "data_dir",
+            "data_log_dir",
+            "max_client_cnxns",
+            "max_session_timeout",
+            "min_session_timeout",
+            "server_id",
+            "tick_time",
+        ],
+    ),
+    ("connections", &["connections", "secure_connections"]),
+    ("dirs", &["datadir_size", "logdir_size"]),
+    (
+        "dump",
+        &[
+            "expiry_time_to_session_ids",
+            "session_id_to_ephemeral_paths",
+        ],
+    ),
+    ("hash", &["digests"]),
+    ("is_read_only", &["read_only"]),
+    ("observers", &["observers", "synced_observers"]),
+    ("stat_reset", &[]),
+    ("voting_view", &["current_config"]),
+    (
+        "watch_summary",
+        &["num_connections", "num_paths", "num_total_watches"],
+    ),
+    ("watches", &["session_id_to_watched_paths"]),
+    ("zabstate", &["voting", "zabstate"]),
+];
+
+/// The same of one connection.
+const CONNECTION_FIELDS: [&str; 16] = [
+    "avg_latency",
+    "established",
+    "interest_ops",
+    "last_cxid",
+    "last_latency",
+    "last_operation",
+    "last_response_time",
+    "last_zxid",
+    "max_latency",
+    "min_latency",
+    "outstanding_requests",
+    "packets_received",
+    "packets_sent",
+    "remote_socket_address",
+    "session_id",
+    "session_timeout",
+];
+
+fn fields(value: &Value) -> Vec<&str> {
+    let fields = value.as_object().expect("an object").keys();
+    let mut fields: Vec<&str> = fields.map(String::as_str).collect();
+    fields.retain(|field| !matches!(*field, "command" | "error"));
+    fields.sort_unstable();
+    fields
+}
+
+#[tokio::test]
+async fn commands_answer_in_zookeepers_shapes() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let flag = "--listen-zookeeper-admin-urls=http://127.0.0.1:0";
+    let server = Server::start(dir.path(), &[flag]);
+    let _client = plain(server.addresses(CLIENTS)[0]).await;
+    let admin = server.addresses("serving ZooKeeper's AdminServer")[0];
+    for (command, expected) in FIELDS {
+        let answer = json_from(admin, &format!("/commands/{command}"));
+        assert_eq!(fields(&answer), expected, "{command}");
+        assert_eq!(
+            (&answer["command"], &answer["error"]),
+            (&command.into(), &Value::Null)
+        );
+    }
+    let answer = json_from(admin, "/commands/connections");
+    assert_eq!(fields(&answer["connections"][0]), CONNECTION_FIELDS);
+    let alone = json_from(admin, "/commands/leader");
+    assert_eq!(alone["error"], "server is not initialized");
 }
 
 /// The body of an answer by HTTP.
