@@ -7,7 +7,7 @@ use crate::ops::ROOT;
 use crate::{path, system};
 use bytes::Bytes;
 use gateway::keyspace::change::Cause;
-use gateway::keyspace::node::{Action, Deadline, Kind, NodeOp, NodeTest, NodeWrite, Parents};
+use gateway::keyspace::node::{Action, Deadline, NodeOp, NodeTest, NodeWrite};
 use gateway::keyspace::{End, Reader, Span};
 use std::borrow::Cow;
 
@@ -28,10 +28,15 @@ impl Mount {
 
     /// The key of a node.
     pub fn key<'p>(&self, path: &'p [u8]) -> Cow<'p, [u8]> {
-        let prefix = self.prefix.as_bytes();
-        if let Some(name) = system::name(path) {
-            return name.into();
+        match system::name(path) {
+            Some(name) => name.into(),
+            None => self.shared_key(path),
         }
+    }
+
+    /// The same, but of ZooKeeper's own nodes that of what they hide of the keyspace.
+    pub fn shared_key<'p>(&self, path: &'p [u8]) -> Cow<'p, [u8]> {
+        let prefix = self.prefix.as_bytes();
         match path {
             path if prefix.is_empty() => path.into(),
             b"/" => prefix.to_vec().into(),
@@ -130,16 +135,8 @@ impl Mount {
 /// A value that is none.
 fn null() -> NodeWrite {
     NodeWrite {
-        value: Some(Bytes::new()),
         null: true,
-        lease: None,
-        deadline: Deadline::Keep,
-        kind: Kind::Plain,
-        acl: None,
-        sequence: None,
-        parents: Parents::Required,
-        reborn: false,
-        silent: false,
+        ..NodeWrite::new(Bytes::new())
     }
 }
 

@@ -141,6 +141,13 @@ impl Desk<'_> {
     /// Reads.
     pub fn read(&self, read: Read<'_>) -> Answer {
         match read {
+            Read::Exists { path, watch }
+            | Read::GetData { path, watch }
+            | Read::GetChildren { path, watch, .. }
+                if watch && !self.watcher.has_room(&self.key(path)) =>
+            {
+                self.refuse(Code::Throttled)
+            }
             Read::Exists { path, .. } if path.contains('\0') => self.refuse(Code::BadArguments),
             Read::Exists { path, watch } => {
                 let (at, node) = self.node(path, watch.then_some(Wanted::Always));
@@ -298,14 +305,24 @@ impl Desk<'_> {
         if path != ROOT {
             return Some(Found::Shared(view, stat));
         }
-        self.show_own_child(&mut stat);
+        self.show_root(&mut stat);
         Some(Found::Root(view, stat))
     }
 
-    /// Counts ZooKeeper's own node, which was never created, as a child of the root, unless it
-    /// stands in the place of something of the keyspace.
-    pub fn show_own_child(&self, root: &mut Stat) {
-        if self.reader.node(&self.key(system::TOP)).1.is_none() {
+    /// Makes of a node's stat that of the root, which was there from the beginning, wherever it lies.
+    /// ZooKeeper's own node, which was never created, is a child of it, unless it stands in the place
+    /// of something of the keyspace.
+    pub fn show_root(&self, root: &mut Stat) {
+        let made = root.czxid;
+        if root.mzxid == made {
+            (root.mzxid, root.mtime) = (0, 0);
+        }
+        if root.pzxid == made {
+            root.pzxid = 0;
+        }
+        (root.czxid, root.ctime) = (0, 0);
+        let hidden = self.mount.shared_key(system::TOP.as_bytes());
+        if self.reader.node(&hidden).1.is_none() {
             root.num_children += 1;
             root.cversion = root.cversion.wrapping_sub(1);
         }
@@ -441,7 +458,10 @@ impl Desk<'_> {
             1 => Mode::Recursive,
             _ => return Err(Code::MarshallingError),
         };
-        Ok(self.watcher.add(&self.key(path), mode))
+        match self.watcher.has_room(&self.key(path)) {
+            true => Ok(self.watcher.add(&self.key(path), mode)),
+            false => Err(Code::Throttled),
+        }
     }
 
     /// Whether there is a watch of this kind.

@@ -190,7 +190,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
             Ok(Outcome::Nodes(answers)) => {
                 let mut replies = std::mem::take(&mut self.replies);
                 let desk = self.desk();
-                let (mount, complete) = (desk.mount, |stat: &mut Stat| desk.show_own_child(stat));
+                let (mount, complete) = (desk.mount, |stat: &mut Stat| desk.show_root(stat));
                 replies.answer(xid, revision, |out| match (&asked.request, &answers[..]) {
                     (Request::Write(write), [answer]) => {
                         ops::encode_write(out, write, answer, mount, complete);
@@ -277,6 +277,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
                 self.replies.answer(xid, at, |out| {
                     out.text(path);
                 });
+            }
+            // An error to this one is overlooked by clients; on its next connection this one begins
+            // without any watches.
+            Request::SetWatches(_) if !self.watcher.has_room(&[]) => {
+                return Err(Over::AfterAnswers);
             }
             Request::SetWatches(watches) => {
                 let mut replies = std::mem::take(&mut self.replies);

@@ -238,6 +238,7 @@ fn set(options: &mut Options, key: &str, value: &str) -> Result<bool, String> {
         "maxCnxns" => options.connections_max = number(value)?,
         "maxClientCnxns" => options.connections_per_address_max = number(value)?,
         "jute.maxbuffer" => options.frame_bytes_max = number(value)?,
+        "znode.container.checkIntervalMs" => options.container_linger_ms = number(value)?,
         "extendedTypesEnabled" => options.extended_types = bool::parse(value)?,
         "readonlymode.enabled" => options.read_only_mode = bool::parse(value)?,
         "reconfigEnabled" => options.reconfig = bool::parse(value)?,

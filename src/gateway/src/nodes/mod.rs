@@ -13,7 +13,7 @@ mod table;
 mod tests;
 mod watcher;
 
-pub use watcher::{Gone, Mode, NodeEvent, NodeWatcher, Once, What, Which};
+pub use watcher::{Gone, Mode, NodeEvent, NodeWatcher, Once, WATCHES_BYTES_MAX, What, Which};
 
 use keyspace::{Applied, Command, LeaseId, Reader, Revision};
 use parking_lot::Mutex;

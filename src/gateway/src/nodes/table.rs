@@ -257,11 +257,13 @@ impl Table {
             Some(known) if after.count() > 0 => *known = after,
             Some(_) => {
                 connection.watches.remove(path);
+                connection.inbox.release(path);
                 forget(&mut self.paths, path, name);
             }
             None if after.count() > 0 => {
                 let shared = self.paths.get_key_value(path);
                 let path = shared.map_or_else(|| path.into(), |(path, _)| Path::clone(path));
+                connection.inbox.hold(&path);
                 connection.watches.insert(Path::clone(&path), after);
                 self.paths.entry(path).or_default().push(name);
             }
@@ -360,6 +362,7 @@ impl Table {
             let stays = watch.count() > 0;
             if !stays {
                 connection.watches.remove(path);
+                connection.inbox.release(path);
             }
             stays
         });

@@ -685,3 +685,20 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_one_connection_watches_is_bounded() {
+    let world = World::with_session();
+    let (watcher, other) = (world.watcher(), world.watcher());
+    let path = |n: usize| format!("/{n}{}", "x".repeat(1 << 20));
+    let mut held = 0;
+    while watcher.has_room(path(held).as_bytes()) {
+        watcher.add(path(held).as_bytes(), Mode::Persistent);
+        held += 1;
+        assert!(held < 200, "there is no bound");
+    }
+    assert!(held > 100);
+    assert!(other.has_room(path(held).as_bytes()));
+    assert!(watcher.remove(path(0).as_bytes(), Which::Any));
+    assert!(watcher.has_room(path(held).as_bytes()));
+}

@@ -7,11 +7,18 @@ use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::{AtomicUsize, Ordering, fence};
 use std::task::{Context, Poll, Waker};
 
 /// Events that wait for one connection. One that does not take them is dismissed.
 pub const EVENTS_MAX: usize = 16_384;
+
+/// What one connection's watches may take, in bytes: half a million of usual length. They last for as
+/// long as the connection does, and a client may name any path.
+pub const WATCHES_BYTES_MAX: usize = 128 << 20;
+
+/// What a watched path takes beside its own length.
+const WATCH_BYTES: usize = 192;
 
 /// What happened to a node that is watched.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,6 +96,8 @@ pub enum Gone {
 #[derive(Default)]
 pub struct Inbox {
     state: Mutex<State>,
+    /// What the connection's watches take, in bytes.
+    watches: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -119,6 +128,18 @@ impl Inbox {
             state.events.insert(place, event);
         }
         state.waker.take()
+    }
+
+    /// Notes that one more path is watched, ...
+    pub fn hold(&self, path: &[u8]) {
+        self.watches
+            .fetch_add(WATCH_BYTES + path.len(), Ordering::Relaxed);
+    }
+
+    /// ... or one less.
+    pub fn release(&self, path: &[u8]) {
+        self.watches
+            .fetch_sub(WATCH_BYTES + path.len(), Ordering::Relaxed);
     }
 
     /// Tells the connection to go; answers whom to wake.
@@ -214,6 +235,12 @@ impl NodeWatcher {
         let revision = self.reader.revision();
         table.add(self.name, path, mode, revision);
         revision
+    }
+
+    /// Whether the connection may watch this path as well. Whoever leaves watchers asks first.
+    pub fn has_room(&self, path: &[u8]) -> bool {
+        let held = self.inbox.watches.load(Ordering::Relaxed);
+        held + WATCH_BYTES + path.len() <= WATCHES_BYTES_MAX
     }
 
     /// Whether there are such watchers.
