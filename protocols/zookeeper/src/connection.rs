@@ -130,8 +130,7 @@ where
         read_only,
     };
     welcome.encode(&mut wire, tells_read_only);
-    stream.write_all(&wire).await.ok()?;
-    stream.flush().await.ok()?;
+    // Before it is sent: whoever has an answer finds it counted.
     let client = &entered.client;
     client.session.store(key.id.0, Relaxed);
     client.timeout_ms.store(ttl_ms, Relaxed);
@@ -148,6 +147,8 @@ where
         .tally
         .note([Op::CreateSession].into_iter(), batch.took_ms());
     entered.note(&batch);
+    stream.write_all(&wire).await.ok()?;
+    stream.flush().await.ok()?;
     Some(Session::new(
         shared, stream, arrival, entered, key, read_only,
     ))

@@ -170,11 +170,13 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
             answered = self.process(&parsed).await;
         }
         let events = match answered {
-            Ok(()) => self.flush().await?,
+            Ok(()) => self.collect().await,
             Err(_) => 0,
         };
+        // Before they are sent: whoever has an answer finds it counted.
         self.note(began, &parsed, events);
-        answered
+        answered?;
+        self.send().await
     }
 
     /// Notes what was answered.
@@ -196,14 +198,18 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
         }
     }
 
-    /// Writes what waits, and what there is to tell beside; answers how many events that was.
-    pub(crate) async fn flush(&mut self) -> Result<u64, Over> {
-        let events = self.collect().await;
+    /// Writes what waits, and what there is to tell beside.
+    pub(crate) async fn flush(&mut self) -> Result<(), Over> {
+        self.collect().await;
+        self.send().await
+    }
+
+    async fn send(&mut self) -> Result<(), Over> {
         if self.watcher.gone().is_some() {
             return Err(Over::Now);
         }
         if self.wire.is_empty() {
-            return Ok(0);
+            return Ok(());
         }
         let written = async {
             self.stream.write_all(&self.wire).await?;
@@ -219,7 +225,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
         written.map_err(|_| Over::Now)?;
         self.wire.clear();
         self.wire.shrink_to(READ_BYTES);
-        Ok(events)
+        Ok(())
     }
 
     /// Puts answers and events in their order; answers how many events.
