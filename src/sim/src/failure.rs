@@ -1,6 +1,6 @@
 //! What a run can fail with.
 
-use crate::checker::{turns, watch};
+use crate::checker::{nodes, turns, watch};
 use crate::ledger::Disagreement;
 use thiserror::Error;
 
@@ -50,6 +50,12 @@ pub enum Failure {
         /// What was broken.
         violation: turns::Violation,
     },
+    /// A session ended though its client gave signs of life all the time.
+    #[error("session {0} ended though its client was heard of")]
+    SessionLost(i64),
+    /// A connection was not told of nodes what it was promised.
+    #[error("node watcher: {0}")]
+    Nodes(#[from] nodes::Violation),
     /// A read was refused that was possible.
     #[error("member {member} refused to read revision {revision:?}: {reason}")]
     WronglyRefused {

@@ -2,7 +2,9 @@
 
 use crate::member::{Clock, Input, Member, Output, Packet, Stopped, Token};
 use crate::rng::Rng;
-use keyspace::WallMs;
+use gateway::Hub;
+use keyspace::{Applied, Command, WallMs};
+use replica::ChangeSink;
 use replica::roster::Roster;
 use std::collections::VecDeque;
 use store::mem::{Faults, MemCheckpoints, MemDisk, MemLog};
@@ -32,6 +34,11 @@ pub struct Host {
     pub run: u64,
     /// The process, while it runs.
     pub member: Option<Member>,
+    /// Where the process's node watchers wait.
+    pub hub: Hub,
+    sink: Box<dyn ChangeSink>,
+    /// What was applied, and so can be read, but is not told to watchers yet.
+    untold: VecDeque<(Command, Applied)>,
     /// It dies within its next write to the log.
     pub doomed: Option<Death>,
     /// It stands still.
@@ -64,8 +71,12 @@ fn snapshot_sender(input: &Input) -> Option<u64> {
 impl Host {
     /// A new machine with an empty disk.
     pub fn new(id: u64) -> Host {
+        let hub = Hub::new();
         Host {
             id,
+            sink: hub.sink(),
+            hub,
+            untold: VecDeque::new(),
             disk: MemDisk::new(),
             run: 0,
             member: None,
@@ -99,8 +110,38 @@ impl Host {
         self.paused = false;
         self.inbox.clear();
         let wall = self.clock(now).wall;
-        self.member = Some(Member::start(self.id, &self.disk, first, wall)?);
+        let member = Member::start(self.id, &self.disk, first, wall)?;
+        self.hub = Hub::new();
+        self.sink = self.hub.sink();
+        self.untold.clear();
+        self.hub.nodes().begin(&member.reader());
+        self.member = Some(member);
         Ok(())
+    }
+
+    /// What was applied is to be told to watchers, now or later.
+    pub fn applied(&mut self, command: &Command, applied: &Applied) {
+        self.untold.push_back((command.clone(), applied.clone()));
+    }
+
+    /// Tells watchers of the first `count` things that were applied and not told.
+    pub fn tell(&mut self, count: usize) {
+        for (command, applied) in self.untold.drain(..count.min(self.untold.len())) {
+            self.sink.publish(&command, &applied);
+        }
+    }
+
+    /// How much was applied and not told.
+    pub fn untold(&self) -> usize {
+        self.untold.len()
+    }
+
+    /// A snapshot took the state's place.
+    pub fn restored(&mut self) {
+        self.tell(usize::MAX);
+        if let Some(member) = &self.member {
+            self.sink.restored(member.reader().revision());
+        }
     }
 
     /// Whether it runs and answers.

@@ -17,6 +17,7 @@ use replica::proposals::{Proposal, Proposals, Waiter, Waiters, newest_run};
 use replica::reads::Reads;
 use replica::roster::{MemberChange, Roster};
 use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
 use store::mem::{MemCheckpoints, MemDisk, MemLog};
@@ -72,6 +73,8 @@ pub enum Input {
     Read(Token),
     /// A client's keep-alive.
     KeepAlive(Token, LeaseId),
+    /// A sign of life from a session's client, which nobody waits for.
+    Touch(LeaseId),
     /// An operator's change of members.
     Change(Token, MemberChange),
     /// An operator wants another leader.
@@ -89,6 +92,10 @@ pub enum Packet {
     Message(Bytes),
     /// A snapshot: the message that announces it, and the state.
     Snapshot(Bytes, Arc<Image>),
+    /// Sessions whose clients a member hears of.
+    Touches(Vec<LeaseId>),
+    /// The leader knows of them.
+    Touched(Vec<LeaseId>),
 }
 
 /// A whole state on its way.
@@ -183,6 +190,8 @@ pub struct Member {
     told: Place,
     entries_since_image: u64,
     next_check_ms: u64,
+    /// Sessions whose clients were heard of and which the leader has not taken note of.
+    touched: BTreeSet<LeaseId>,
 }
 
 /// Gathers what the machine did.
@@ -255,6 +264,7 @@ impl Member {
             arrived: None,
             entries_since_image: 0,
             next_check_ms: 0,
+            touched: BTreeSet::new(),
         })
     }
 
@@ -305,11 +315,12 @@ impl Member {
         if inputs.iter().any(|input| matches!(input, Input::Tick)) {
             self.core.tick();
             self.reads.tick();
+            self.tell_touches(clock, out);
             self.reads.retain(|reading| !reading.token.gave_up());
             self.proposals.forget_abandoned();
         }
         for input in inputs {
-            self.take_in(input, out)?;
+            self.take_in(input, clock, out)?;
         }
         for (place, change) in std::mem::take(&mut self.changed) {
             self.core.applied(place, change.as_ref());
@@ -357,13 +368,25 @@ impl Member {
         Ok(true)
     }
 
-    fn take_in(&mut self, input: Input, out: &mut Output) -> Result<(), Stopped> {
+    fn take_in(&mut self, input: Input, clock: Clock, out: &mut Output) -> Result<(), Stopped> {
         match input {
             Input::Tick => {}
             Input::Message(_, Packet::Message(message)) => self.step(&message)?,
             Input::Message(from, Packet::Snapshot(message, image)) => {
                 self.arrived = self.receive(from, &message, &image)?;
                 self.step(&message)?;
+            }
+            Input::Message(from, Packet::Touches(sessions)) if self.clocks.is_leading() => {
+                self.renew(&sessions, clock);
+                out.packets.push((from, Packet::Touched(sessions)));
+            }
+            // It is told again.
+            Input::Message(_, Packet::Touches(_)) => {}
+            Input::Message(_, Packet::Touched(sessions)) => {
+                self.touched.retain(|session| !sessions.contains(session));
+            }
+            Input::Touch(session) => {
+                self.touched.insert(session);
             }
             Input::Propose(token, command) => {
                 let steps = vec![Step::Command(command)];
@@ -382,6 +405,24 @@ impl Member {
             Input::SnapshotSent(member, arrived) => self.core.report_snapshot(member, arrived),
         }
         Ok(())
+    }
+
+    /// Tells the leader which sessions' clients were heard of, until it has taken note.
+    fn tell_touches(&mut self, clock: Clock, out: &mut Output) {
+        let sessions: Vec<LeaseId> = self.touched.iter().copied().collect();
+        let leader = self.core.view().leader;
+        if self.clocks.is_leading() {
+            self.renew(&sessions, clock);
+            self.touched.clear();
+        } else if leader != 0 && !sessions.is_empty() {
+            out.packets.push((leader, Packet::Touches(sessions)));
+        }
+    }
+
+    fn renew(&mut self, sessions: &[LeaseId], clock: Clock) {
+        for session in sessions {
+            self.clocks.touched(clock.now_ms, *session);
+        }
     }
 
     fn step(&mut self, message: &[u8]) -> Result<(), Stopped> {

@@ -31,11 +31,15 @@ pub enum Plant {
     ImmortalLeases,
     /// Sessions' writes do not say whose turn it is.
     NoTurns,
+    /// What a node was read as is answered before its watchers are told.
+    EarlyReply,
+    /// Members do not tell the leader which sessions' clients they hear of.
+    LostTouches,
 }
 
 impl Plant {
     /// Every one, with the name it has on the command line.
-    pub const ALL: [(&'static str, Plant); 13] = [
+    pub const ALL: [(&'static str, Plant); 15] = [
         ("lying-disk", Plant::LyingDisk),
         ("unchecked-read", Plant::UncheckedRead),
         ("proposed-twice", Plant::ProposedTwice),
@@ -49,6 +53,8 @@ impl Plant {
         ("fast-leases", Plant::FastLeases),
         ("immortal-leases", Plant::ImmortalLeases),
         ("no-turns", Plant::NoTurns),
+        ("early-reply", Plant::EarlyReply),
+        ("lost-touches", Plant::LostTouches),
     ];
 
     /// Its name on the command line.

@@ -2,8 +2,9 @@
 
 use crate::checker::kv::{Kv, Op, Request, Response, Txn};
 use crate::checker::linear::{self, Operation, Verdict};
-use crate::checker::{turns, watch};
+use crate::checker::{nodes, turns, watch};
 use crate::failure::Failure;
+use crate::member::Input;
 use crate::workload::{Call, KEYS, TTLS_MS};
 use crate::world::{Options, World};
 use std::collections::BTreeSet;
@@ -14,6 +15,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 const RECOVERY: u64 = 20_000_000;
 /// How long after its time a lease may live: an election's grace, and a repeated end.
 const LEASE_SLACK: u64 = 8_000_000;
+/// How long sessions are kept alive by signs of life alone: longer than the longest time to live.
+const KEPT: u64 = 14_000_000;
+/// How often another member is to lead meanwhile: seldom, since a new leader gives every session its
+/// full time.
+const TRANSFER_EVERY: u64 = 6_000_000;
 /// Steps of the model that the search may take.
 const SEARCH_STEPS_MAX: u64 = 2_000_000;
 /// Operations shown before the one that nothing explains.
@@ -52,6 +58,7 @@ impl World {
         self.calm_down()?;
         self.until_converged()?;
         self.last_words()?;
+        self.keep_sessions()?;
         self.until_leases_ended()?;
         self.until_converged()?;
         self.judge()
@@ -164,6 +171,45 @@ impl World {
         Ok(())
     }
 
+    /// While clients give signs of life, through whichever member, their sessions live, whoever leads.
+    fn keep_sessions(&mut self) -> Result<(), Failure> {
+        self.keeps_sessions = true;
+        // Nobody was heard of for a while, so that sessions may be over.
+        self.begin_anew();
+        self.until(
+            RECOVERY,
+            |world| world.sessions.all_inside().is_some(),
+            |world| Failure::Stuck {
+                after_ms: RECOVERY / 1_000,
+                state: format!("sessions are not served{}", world.describe()),
+            },
+        )?;
+        let kept = self.sessions.all_inside().unwrap_or_default();
+        let end = self.now + KEPT;
+        let mut transfer_at = self.now + TRANSFER_EVERY;
+        while self.now < end {
+            self.step()?;
+            if self.now >= transfer_at {
+                transfer_at += TRANSFER_EVERY;
+                let voters: Vec<u64> = self.roster().members().map(|member| member.id).collect();
+                let to = *self.rng.pick(&voters);
+                if let Some(leader) = self.leader() {
+                    self.arrive(leader, Input::Transfer(to))?;
+                }
+            }
+        }
+        self.keeps_sessions = false;
+        let leader = self
+            .leader()
+            .and_then(|leader| self.hosts[&leader].member.as_ref());
+        let leases: BTreeSet<i64> = leader.map_or_else(BTreeSet::new, |leader| {
+            let leases = leader.reader().leases();
+            leases.iter().map(|lease| lease.lease.0).collect()
+        });
+        let lost = kept.into_iter().find(|session| !leases.contains(session));
+        lost.map_or(Ok(()), |session| Err(Failure::SessionLost(session)))
+    }
+
     fn until_leases_ended(&mut self) -> Result<(), Failure> {
         let longest = TTLS_MS.iter().max().expect("there are some") * 1_000;
         let leases = |world: &World| {
@@ -180,6 +226,7 @@ impl World {
 
     fn judge(&mut self) -> Result<Report, Failure> {
         self.workload.settle(&self.ledger);
+        let told = self.take_told();
         let history = &self.workload.history;
         match linear::check(&Kv, history, SEARCH_STEPS_MAX) {
             Verdict::Linearizable(_) => {}
@@ -202,6 +249,10 @@ impl World {
                     violation: Box::new(violation),
                 })?;
             }
+        }
+        let truth = nodes::Truth::new(self.ledger.events());
+        for log in &told {
+            nodes::check(&truth, log)?;
         }
         let none = BTreeSet::new();
         for (&session, effects) in &self.sessions.effects {

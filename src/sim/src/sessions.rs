@@ -2,12 +2,14 @@
 //! goes on through another whenever that breaks, or when it feels like it.
 
 use crate::agenda::Event;
+use crate::checker::nodes::Log;
 use crate::checker::turns::{Effect, Write};
 use crate::failure::Failure;
 use crate::member::{Answer, Done, Input, Token};
+use crate::nodes::Looker;
 use crate::plant::Plant;
 use crate::rng::Rng;
-use crate::workload::TTLS_MS;
+use crate::workload::{KEYS, TTLS_MS};
 use crate::world::World;
 use keyspace::command::{Attach, Grant, Nodes, Session, Turn};
 use keyspace::node::Action;
@@ -42,6 +44,10 @@ struct Client {
     /// Its session, if it may live.
     session: Option<i64>,
     state: State,
+    /// What its connection is told of nodes.
+    looker: Option<Looker>,
+    /// What its earlier connections were told.
+    told: Vec<Log>,
     /// The writes that are under way through its connection, or were when it was given up.
     writes: BTreeMap<u64, UnderWay>,
 }
@@ -76,6 +82,15 @@ enum State {
 }
 
 impl Sessions {
+    /// The sessions whose clients hold a connection; none if some do not.
+    pub fn all_inside(&self) -> Option<Vec<i64>> {
+        let inside = |client: &Client| match client.state {
+            State::Inside { .. } => client.session,
+            State::Outside | State::Entering { .. } => None,
+        };
+        self.clients.iter().map(inside).collect()
+    }
+
     /// Whether a lease is one of these sessions.
     pub fn owns(lease: i64) -> bool {
         lease > FIRST
@@ -132,6 +147,8 @@ impl Client {
     /// Its connection is no more. What was under way may still take effect.
     fn leave(&mut self, rng: &mut Rng) {
         self.state = State::Outside;
+        let told = self.looker.take().map(|looker| looker.leave(None));
+        self.told.extend(told);
         // The member notices the end of a connection at once, or much later.
         if rng.permille(500) {
             for under_way in self.writes.values() {
@@ -145,7 +162,7 @@ impl Client {
 impl World {
     /// A client with a session does something, unless there has been enough.
     pub(crate) fn act(&mut self, nth: usize) -> Result<(), Failure> {
-        if self.calls >= self.options.ops {
+        if self.calls >= self.options.ops && !self.keeps_sessions {
             return Ok(());
         }
         let pause = self.rng.within(500..60_000);
@@ -159,7 +176,7 @@ impl World {
                 }
                 Ok(())
             }
-            State::Inside { .. } if self.rng.permille(50) => {
+            State::Inside { .. } if !self.keeps_sessions && self.rng.permille(50) => {
                 client.leave(&mut self.rng);
                 Ok(())
             }
@@ -167,8 +184,58 @@ impl World {
                 member,
                 connection,
                 next,
-            } => self.write_on(nth, member, (connection, next)),
+            } => {
+                self.look(nth, member, connection)?;
+                // Whatever it writes would renew its session as well.
+                if self.keeps_sessions {
+                    return Ok(());
+                }
+                self.write_on(nth, member, (connection, next))
+            }
         }
+    }
+
+    /// Gives a sign of life, reads a node and watches it.
+    fn look(&mut self, nth: usize, member: u64, connection: u64) -> Result<(), Failure> {
+        let hasty = self.options.plant == Some(Plant::EarlyReply);
+        let key = self.rng.below(u64::from(KEYS)) as u32;
+        let client = &mut self.sessions.clients[nth];
+        let host = &self.hosts[&member];
+        let Some(session) = client.session.filter(|_| host.is_up()) else {
+            return Ok(());
+        };
+        if client.looker.is_none() {
+            client.looker = Looker::connect(host, session, connection, &mut self.rng);
+        }
+        if let Some(looker) = &mut client.looker {
+            looker.look(host, key, hasty);
+        }
+        self.arrive(member, Input::Touch(LeaseId(session)))
+    }
+
+    /// Every client gives its connection up, and acts from now on.
+    pub(crate) fn begin_anew(&mut self) {
+        for nth in 0..CLIENTS {
+            self.sessions.clients[nth].leave(&mut self.rng);
+            self.plan(0, Event::Act(nth));
+        }
+    }
+
+    /// What all connections were told, once those that live are told everything.
+    pub(crate) fn take_told(&mut self) -> Vec<Log> {
+        for host in self.hosts.values_mut() {
+            host.tell(usize::MAX);
+        }
+        let mut told = Vec::new();
+        for client in &mut self.sessions.clients {
+            told.append(&mut client.told);
+            let State::Inside { member, .. } = client.state else {
+                continue;
+            };
+            let host = self.hosts.get(&member);
+            told.extend(client.looker.take().map(|looker| looker.leave(host)));
+        }
+        told
     }
 
     /// Asks some member for a session, or for the one that it has.

@@ -6,8 +6,17 @@ use bytes::Bytes;
 use keyspace::command::{Delete, Filter, Grant, Guard as KeyGuard, Put, Range, Relation, Test};
 use keyspace::{Applied, Change, Command, End, Entry, LeaseId, Outcome, Refusal, Revision, Span};
 
+/// The node that all keys are beneath.
+pub const KEYS_PATH: &[u8] = b"/key";
+
+/// The key that a node's path is, if it is one.
+pub fn key_of(path: &[u8]) -> Option<kv::Key> {
+    let beneath = path.strip_prefix(KEYS_PATH)?.starts_with(b"/");
+    beneath.then(|| number(path, "/key/"))
+}
+
 /// What a run holds of a key's name, so that the order of names is the order of numbers.
-fn key_bytes(key: kv::Key) -> Bytes {
+pub fn key_bytes(key: kv::Key) -> Bytes {
     Bytes::from(format!("/key/{key:05}"))
 }
 

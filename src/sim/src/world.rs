@@ -86,6 +86,8 @@ pub struct World {
     pub(crate) next_token: u64,
     /// Nothing breaks any more.
     pub(crate) calm: bool,
+    /// Sessions' clients give signs of life and do nothing else.
+    pub(crate) keeps_sessions: bool,
 }
 
 impl World {
@@ -118,6 +120,7 @@ impl World {
             calls: 0,
             next_token: 0,
             calm: false,
+            keeps_sessions: false,
             rng,
             options,
         };
@@ -294,6 +297,7 @@ impl World {
 
     fn take_out(&mut self, id: u64, out: Output) -> Result<(), Failure> {
         if out.restored {
+            self.hosts.get_mut(&id).expect("hosts stay").restored();
             self.trace
                 .note(self.now, &[4, id], || format!("{id} installed a snapshot"));
             if self.options.plant != Some(Plant::SnapshotGap) {
@@ -304,6 +308,11 @@ impl World {
         let newest = out.done.last().map_or(0, |done| done.index);
         for done in &out.done {
             self.done(id, done)?;
+            let host = self.hosts.get_mut(&id).expect("hosts stay");
+            host.applied(&done.command, &done.applied);
+            // Watchers are told a little later than readers see it.
+            let told = self.rng.below(host.untold() as u64 + 1);
+            host.tell(told as usize);
         }
         self.frontier = self.frontier.max(newest);
         for (index, digest, revision) in out.digests {
@@ -448,6 +457,13 @@ impl World {
                     ),
                 };
                 self.plan(event.0, event.1);
+            }
+            Packet::Touches(_) if self.options.plant == Some(Plant::LostTouches) => {}
+            Packet::Touches(_) | Packet::Touched(_) => {
+                for delay in delays {
+                    let input = Input::Message(from, packet.clone());
+                    self.plan(delay, Event::Arrive(to, input));
+                }
             }
             Packet::Message(mut bytes) => {
                 if delays.is_empty() && !self.net.connects(from, to) && self.rng.permille(100) {

@@ -48,10 +48,12 @@ finds!(
     UncheckedRead,
     Failure::NotLinearizable { .. }
 );
+// Two proposals that are under way together may overtake each other: who waits for the first is then
+// told that nobody knows, in the end as well.
 finds!(
     a_proposal_made_twice_is_found,
     ProposedTwice,
-    Failure::NotLinearizable { .. }
+    Failure::NotLinearizable { .. } | Failure::Stuck { .. }
 );
 finds!(
     an_altered_message_is_found,
@@ -100,4 +102,14 @@ finds!(
     Failure::Turns { .. },
     0..60,
     1_000
+);
+finds!(
+    an_answer_ahead_of_its_events_is_found,
+    EarlyReply,
+    Failure::Nodes(_)
+);
+finds!(
+    signs_of_life_that_nobody_passes_on_are_found,
+    LostTouches,
+    Failure::SessionLost(_)
 );

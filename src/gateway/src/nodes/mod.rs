@@ -54,13 +54,13 @@ pub struct NodeFigures {
 
 impl NodeHub {
     /// Takes over from a keyspace that has a past.
-    pub(crate) fn begin(&self, reader: &Reader) {
+    pub fn begin(&self, reader: &Reader) {
         let revision = reader.revision().0;
         self.shared.published.fetch_max(revision, Ordering::AcqRel);
     }
 
-    /// The watchers of one connection, which holds that session.
-    pub(crate) fn watcher(&self, reader: Reader, session: LeaseId, attachment: u64) -> NodeWatcher {
+    /// The watchers of one connection, which holds that session; adapters ask the gate for them.
+    pub fn watcher(&self, reader: Reader, session: LeaseId, attachment: u64) -> NodeWatcher {
         NodeWatcher::new(self.clone(), reader, session, attachment)
     }
 

@@ -3,5 +3,6 @@
 
 pub mod kv;
 pub mod linear;
+pub mod nodes;
 pub mod turns;
 pub mod watch;
