@@ -12,6 +12,7 @@ mod session;
 mod work;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,11 +21,11 @@ use rand::Rng as _;
 use tokio::task::JoinSet;
 
 use super::{MEMBERS, POLL, PROGRESS_DEADLINE, tally_of};
-use crate::oracle::{Cluster, Kind, Protocol};
+use crate::oracle::{Cluster, Kind, Member, Protocol};
 use crate::run::Tally;
 use judge::Seen;
 pub use quorum::quorum_loss;
-use session::Session;
+use session::{Session, TELLING};
 use work::{COUNTERS, Life, REGISTERS, Shared, State, names_below, prepare, read, work};
 
 /// Sessions that work at the same time.
@@ -36,9 +37,6 @@ const STEPS_WITHOUT: u64 = 100;
 /// How long the end of a silent session may take beyond its timeout: an election restarts its
 /// clock.
 const ENDING: Duration = Duration::from_secs(30);
-/// How much earlier than its client believes a session may end: a member that died may not have
-/// told the others of its latest requests.
-const TELLING: Duration = Duration::from_millis(1_500);
 /// How long the cluster may take to serve a session.
 const SERVE_DEADLINE: Duration = Duration::from_secs(60);
 
@@ -48,15 +46,10 @@ const SERVE_DEADLINE: Duration = Duration::from_secs(60);
 /// # Errors
 /// When the servers cannot be started; a broken promise is a failed tally.
 pub async fn rounds(kind: Kind, count: usize, apart: bool) -> Result<Tally> {
-    let flags: Vec<_> = Protocol::Zookeeper
-        .shared_flags()
-        .iter()
-        .map(|flag| (*flag).to_owned())
-        .collect();
     let mut cluster = if apart {
-        Cluster::start_apart(kind, MEMBERS, &flags).await?
+        Cluster::start_apart(kind, MEMBERS, &flags()).await?
     } else {
-        Cluster::start(kind, MEMBERS, &flags).await?
+        Cluster::start(kind, MEMBERS, &flags()).await?
     };
     let started = Instant::now();
     let outcome = run(&mut cluster, count, apart).await;
@@ -85,11 +78,7 @@ pub async fn rounds(kind: Kind, count: usize, apart: bool) -> Result<Tally> {
 }
 
 async fn run(cluster: &mut Cluster, count: usize, apart: bool) -> Result<(Seen, usize)> {
-    let addresses: Vec<_> = cluster
-        .members
-        .iter()
-        .map(|member| member.zookeeper_address())
-        .collect();
+    let addresses = addresses(cluster);
     let mut observer = open(&addresses).await?;
     prepare(&mut observer, SESSIONS).await?;
     let shared = Arc::new(Shared::new(addresses));
@@ -130,7 +119,19 @@ async fn run(cluster: &mut Cluster, count: usize, apart: bool) -> Result<(Seen, 
     Ok((seen, cuts))
 }
 
-async fn open(addresses: &[std::net::SocketAddr]) -> Result<Session> {
+/// What the members are started with: short ticks, and as many connections as we like.
+fn flags() -> Vec<String> {
+    let flags = Protocol::Zookeeper.shared_flags().iter();
+    flags.map(|flag| (*flag).to_owned()).collect()
+}
+
+/// Where the members' clients connect.
+fn addresses(cluster: &Cluster) -> Vec<SocketAddr> {
+    let members = cluster.members.iter();
+    members.map(Member::zookeeper_address).collect()
+}
+
+async fn open(addresses: &[SocketAddr]) -> Result<Session> {
     Session::open(addresses, 0, Instant::now() + SERVE_DEADLINE).await
 }
 

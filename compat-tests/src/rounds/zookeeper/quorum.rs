@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::SERVE_DEADLINE;
 use super::session::{Request, Resumed, Session};
 use super::work::{names_below, read};
-use crate::oracle::{Cluster, Kind, Protocol};
+use super::{SERVE_DEADLINE, addresses, flags};
+use crate::oracle::{Cluster, Kind};
 use crate::rounds::tally_of;
 use crate::run::Tally;
 
@@ -22,22 +22,13 @@ const WITHOUT: Duration = Duration::from_secs(2);
 /// # Errors
 /// When the servers cannot be started; a broken promise is a failed tally.
 pub async fn quorum_loss(kind: Kind) -> Result<Tally> {
-    let flags: Vec<_> = Protocol::Zookeeper
-        .shared_flags()
-        .iter()
-        .map(|flag| (*flag).to_owned())
-        .collect();
-    let mut cluster = Cluster::start(kind, 5, &flags).await?;
+    let mut cluster = Cluster::start(kind, 5, &flags()).await?;
     let outcome = lose_quorum(&mut cluster).await;
     Ok(tally_of("quorum loss", &mut cluster, outcome))
 }
 
 async fn lose_quorum(cluster: &mut Cluster) -> Result<()> {
-    let addresses: Vec<_> = cluster
-        .members
-        .iter()
-        .map(|member| member.zookeeper_address())
-        .collect();
+    let addresses = addresses(cluster);
     let deadline = Instant::now() + SERVE_DEADLINE;
     let mut sessions = Vec::new();
     for number in 0..SESSIONS {

@@ -17,8 +17,9 @@ use crate::script::zookeeper::jute::{Fields, Record};
 
 /// What a session asks for. Servers may round it to their ticks.
 const TIMEOUT_MS: i32 = 8_000;
-/// A member that died may not have told the others of a session's latest requests.
-const TELLING: Duration = Duration::from_millis(1_500);
+/// How much earlier than its client believes a session may end: a member that died may not have told
+/// the others of its latest requests.
+pub const TELLING: Duration = Duration::from_millis(1_500);
 /// How long a reply may take before the client tries another member.
 const REPLY_DEADLINE: Duration = Duration::from_secs(3);
 /// How long a member may take to accept a connection and to answer the handshake.
@@ -30,7 +31,7 @@ const FRAME_BYTES_MAX: usize = 1 << 24;
 
 const EVENT_XID: i32 = -1;
 const SET_WATCHES_XID: i32 = -8;
-/// The end of a Stat's fields before the version: two zxids and two times.
+/// The length of a Stat, which ends a reply that has one.
 const STAT_BYTES: usize = 68;
 
 /// A request.

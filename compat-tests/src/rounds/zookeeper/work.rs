@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use rand::Rng as _;
 
 use super::judge::{Operation, Seen};
-use super::session::{Request, Resumed, Session};
+use super::session::{Reply, Request, Resumed, Session};
 
 /// Nodes that all set.
 pub const REGISTERS: usize = 8;
@@ -194,16 +194,13 @@ impl Worker<'_> {
     }
 
     /// The reply to the only request, or nothing if there is none, or the session is no more.
-    async fn ask(&mut self, request: Request) -> Result<Option<super::session::Reply>> {
+    async fn ask(&mut self, request: Request) -> Result<Option<Reply>> {
         let replies = self.ask_all(&[request]).await?;
         Ok(replies.and_then(|mut replies| replies.pop()))
     }
 
     /// The replies to all requests, or nothing if some are missing.
-    async fn ask_all(
-        &mut self,
-        requests: &[Request],
-    ) -> Result<Option<Vec<super::session::Reply>>> {
+    async fn ask_all(&mut self, requests: &[Request]) -> Result<Option<Vec<Reply>>> {
         let pipeline = self.session.pipeline(requests).await?;
         let lost = pipeline
             .replies
@@ -515,10 +512,7 @@ pub async fn read(session: &mut Session, node: &str) -> Result<(i32, String)> {
 }
 
 /// The replies to requests that may be asked again, wherever the session has to go for them.
-async fn settled(
-    session: &mut Session,
-    requests: &[Request],
-) -> Result<Vec<super::session::Reply>> {
+async fn settled(session: &mut Session, requests: &[Request]) -> Result<Vec<Reply>> {
     let deadline = Instant::now() + SERVE_DEADLINE;
     loop {
         let pipeline = session.pipeline(requests).await?;
