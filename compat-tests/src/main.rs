@@ -26,7 +26,7 @@ enum Command {
         /// The cluster sizes to run.
         #[arg(long, value_delimiter = ',', default_values_t = [1, 3])]
         members: Vec<usize>,
-        /// Only scenarios whose name contains this.
+        /// Only scenarios whose name, with a slash before it, contains this.
         #[arg(default_value = "")]
         filter: String,
         /// Record the replies of the targets instead of comparing them.

@@ -19,7 +19,7 @@ pub struct Plan {
     pub targets: Vec<Kind>,
     /// The cluster sizes.
     pub sizes: Vec<usize>,
-    /// Only scripts whose name contains this.
+    /// Only scripts whose name, with a slash before it, contains this.
     pub filter: String,
     /// Record the replies instead of comparing them.
     pub update: bool,
@@ -84,7 +84,7 @@ pub fn load_scripts() -> Result<Vec<Script>> {
 /// When the scripts cannot be loaded.
 pub fn run(plan: &Plan, runtime: &Handle) -> Result<Tally> {
     let mut scripts = load_scripts()?;
-    scripts.retain(|script| script.name.contains(&plan.filter));
+    scripts.retain(|script| format!("/{}", script.name).contains(&plan.filter));
     ensure!(!scripts.is_empty(), "no script matches {:?}", plan.filter);
     let mut queue = VecDeque::new();
     for &size in &plan.sizes {
