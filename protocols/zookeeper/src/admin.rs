@@ -108,7 +108,7 @@ impl Office<'_> {
         let (name, answer) = match Command::of(name) {
             None => (name, Err(format!("Unknown command: {name}"))),
             Some(command) => {
-                let cut_off = command.needs_leader() && self.gate.status().leader == 0;
+                let cut_off = command.needs_leader() && self.is_cut_off();
                 let answer = match cut_off {
                     true => Err(NOT_SERVING.trim_end()),
                     false => self.answer_command(command),

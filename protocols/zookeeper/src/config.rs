@@ -54,6 +54,8 @@ pub struct Options {
     /// `enforce.auth.schemes`: who has not authenticated by one of these is not served; none if it
     /// does not matter.
     pub enforced_schemes: Vec<String>,
+    /// `enforceQuota`: whether hard limits of quotas are more than warnings.
+    pub enforce_quota: bool,
     /// `readonlymode.enabled`: whether clients that only read are served without a leader.
     pub read_only_mode: bool,
     /// `reconfigEnabled`: whether the members can be changed.
@@ -98,6 +100,7 @@ impl Default for Options {
             sasl_super_users: Vec::new(),
             sasl_may_fail: false,
             enforced_schemes: Vec::new(),
+            enforce_quota: false,
             read_only_mode: false,
             reconfig: false,
             standalone: true,

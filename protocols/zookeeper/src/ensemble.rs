@@ -98,6 +98,15 @@ impl Ensemble {
         if voters < if self.standalone_enabled { 2 } else { 1 } {
             return Err(Code::BadArguments);
         }
+        // What is refused halfway stays done; so it is not begun if it cannot end well.
+        let started = |number: &u64| {
+            let mut members = self.members.iter();
+            members.any(|member| member.number == *number && !member.name.is_empty())
+        };
+        let votes = wanted.iter().filter(|(_, server)| !server.observer);
+        if votes.filter(|(number, _)| started(number)).count() <= voters / 2 {
+            return Err(Code::NewConfigNoQuorum);
+        }
         self.changes(&wanted)
     }
 
@@ -330,6 +339,7 @@ mod tests {
     fn member(number: u64) -> Member {
         Member {
             id: number + 100,
+            name: format!("m{number}"),
             peer_urls: vec![format!("http://h{number}:2380")],
             number,
             stream_urls: vec![format!("tcp://h{number}:2181")],
@@ -439,6 +449,10 @@ mod tests {
             ("server.9=h9:x:2;3", Code::BadArguments),
             ("server.9=[::1;3", Code::BadArguments),
             ("server.1=h1:2380:2381:observer;2181", Code::BadArguments),
+            (
+                "5=h5:1:2;3,6=h6:1:2;3,7=h7:1:2;3,8=h8:1:2;3",
+                Code::NewConfigNoQuorum,
+            ),
         ] {
             assert_eq!(joining(server), Err(code), "{server}");
         }

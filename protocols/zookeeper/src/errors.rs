@@ -144,6 +144,7 @@ fn of_node(step: usize, reason: NodeRefusal) -> Failure {
         NodeRefusal::NotEmpty => Code::NotEmpty,
         NodeRefusal::OtherVersion | NodeRefusal::OtherAclVersion => Code::BadVersion,
         NodeRefusal::Denied => Code::NoAuth,
+        NodeRefusal::Full => Code::QuotaExceeded,
         NodeRefusal::LeaseNotFound(_) => return Failure::Expired,
         NodeRefusal::Changed { .. } | NodeRefusal::Directory | NodeRefusal::NotDirectory(_) => {
             unreachable!("no step of ZooKeeper's tests for that: {reason}")

@@ -12,6 +12,7 @@ use crate::system;
 use bytes::Bytes;
 use gateway::keyspace::LeaseId;
 use gateway::keyspace::access::{Identity, Permissions};
+use gateway::keyspace::aside;
 use gateway::keyspace::change::Cause;
 use gateway::keyspace::node::{Action, Kind, NodeAnswer, NodeOp, NodeTest, NodeWrite, Sequence};
 
@@ -123,11 +124,16 @@ fn step(write: &Write<'_>, frame: &Bytes, caller: Caller<'_>) -> Result<NodeOp, 
             data,
             version,
         } => {
+            let role = system::role(path, *data, &caller.options.mount);
             let path = valid(path, frame, caller)?;
             let mut tests = vec![NodeTest::Exists, NodeTest::Allowed(Permissions::WRITE)];
+            tests.extend(room(*data, caller));
             tests.extend(version_test(*version));
-            let write = Action::Write(value(*data, frame));
-            Ok(op(path, tests, write, Cause::Set))
+            let write = NodeWrite {
+                role,
+                ..value(*data, frame)
+            };
+            Ok(op(path, tests, Action::Write(write), Cause::Set))
         }
         Write::SetAcl { path, acl, version } => {
             let path = valid(path, frame, caller)?;
@@ -175,12 +181,14 @@ fn create_step(create: &Create<'_>, frame: &Bytes, caller: Caller<'_>) -> Result
         kind: mode.kind,
         acl: list,
         sequence: mode.sequential.then_some(Sequence::Creates),
+        role: system::role(create.path, create.data, mount),
         ..value(create.data, frame)
     };
-    let tests = vec![
+    let mut tests = vec![
         NodeTest::ParentAllowed(Permissions::CREATE),
         NodeTest::Missing,
     ];
+    tests.extend(room(create.data, caller));
     let path = mount.stem_within(create.path, frame);
     Ok(op(path, tests, Action::Write(write), Cause::Create))
 }
@@ -247,6 +255,13 @@ fn value(data: Option<&[u8]>, frame: &Bytes) -> NodeWrite {
     }
 }
 
+/// That quotas leave room for the data, where they are enforced.
+fn room(data: Option<&[u8]>, caller: Caller<'_>) -> Option<NodeTest> {
+    let bytes = data.map_or(0, <[u8]>::len) as u64;
+    let enforced = caller.options.enforce_quota;
+    enforced.then_some(NodeTest::Room { bytes })
+}
+
 fn version_test(version: i32) -> Option<NodeTest> {
     (version != -1).then(|| NodeTest::Version(stat::puts_of(version)))
 }
@@ -273,18 +288,21 @@ pub fn encode_write(
     mount: &Mount,
     complete: impl Fn(&mut Stat),
 ) {
-    let path = mount.path(&answer.path);
+    let path = mount.shown(&answer.path);
     let stat = |out: &mut Vec<u8>| {
         let node = answer.node.as_ref().expect("it was just written");
         let mut stat = Stat::of(node);
-        if path == Some(ROOT.as_bytes()) {
+        if aside::is_aside(&answer.path) {
+            stat.data_length = stat::length_of(system::data(node.aside.as_deref()).as_deref());
+        }
+        if path.as_deref() == Some(ROOT) {
             complete(&mut stat);
         }
         stat.encode(out);
     };
     match write {
         Write::Create(create) => {
-            out.buffer(path);
+            out.buffer(path.as_deref().map(str::as_bytes));
             match create.form {
                 CreateForm::Plain => {}
                 CreateForm::WithStat | CreateForm::Container | CreateForm::Ttl { .. } => stat(out),

@@ -49,14 +49,18 @@ pub enum Found {
     Root(Box<NodeView>, Stat),
     /// One of the keyspace.
     Shared(Box<NodeView>, Stat),
-    /// One of ZooKeeper's own.
+    /// One of ZooKeeper's own that is kept, with its data.
+    Quota(Box<NodeView>, Stat, Option<Vec<u8>>),
+    /// One of ZooKeeper's own that is not.
     System(SystemNode),
 }
 
 impl Found {
     fn acl(&self) -> Option<&[AccessEntry]> {
         match self {
-            Found::Root(node, _) | Found::Shared(node, _) => node.acl.as_deref(),
+            Found::Root(node, _) | Found::Shared(node, _) | Found::Quota(node, ..) => {
+                node.acl.as_deref()
+            }
             Found::System(node) => node.acl.as_ref().map(|acl| &acl[..]),
         }
     }
@@ -67,13 +71,14 @@ impl Found {
             Found::Root(node, _) if node.entry.is_some() => stat::data(node),
             // ZooKeeper makes the root and its own nodes with empty data.
             Found::Root(_, _) => Some(&[]),
+            Found::Quota(_, _, data) => data.as_deref(),
             Found::System(node) => Some(node.data.as_bytes()),
         }
     }
 
     fn stat(&self) -> &Stat {
         match self {
-            Found::Root(_, stat) | Found::Shared(_, stat) => stat,
+            Found::Root(_, stat) | Found::Shared(_, stat) | Found::Quota(_, stat, _) => stat,
             Found::System(node) => &node.stat,
         }
     }
@@ -296,6 +301,15 @@ impl Desk<'_> {
         system: Option<SystemNode>,
         view: Option<NodeView>,
     ) -> Option<Found> {
+        if system::is_quota(path) {
+            let view = view?;
+            let data = system::data(view.aside.as_deref());
+            let stat = Stat {
+                data_length: stat::length_of(data.as_deref()),
+                ..Stat::of(&view)
+            };
+            return Some(Found::Quota(Box::new(view), stat, data));
+        }
         if system::is_system(path) {
             return system.map(Found::System);
         }

@@ -3,7 +3,7 @@
 use crate::ensemble::Change;
 use crate::errors::{Code, Failure};
 use crate::jute::Write as _;
-use crate::ops::{self, Caller, ROOT, Steps};
+use crate::ops::{self, Caller, Steps};
 use crate::record::{Bad, Header, Reconfig, Request, Write};
 use crate::session::{Over, Session};
 use crate::stat::Stat;
@@ -13,6 +13,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use gateway::keyspace::access::Identity;
 use gateway::keyspace::command::{Nodes, Turn};
+use gateway::keyspace::node::NodeAnswer;
 use gateway::keyspace::{Command, Outcome, Refusal, Revision};
 use gateway::{Answered, Error, MemberError, Principal};
 use std::slice;
@@ -198,6 +199,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
                     (_, answers) => ops::encode_multi(out, writes, answers, mount, complete),
                 });
                 self.replies = replies;
+                self.warn_of_quotas(&answers);
                 return Ok(());
             }
             Ok(Outcome::Txn(_) | Outcome::Done | Outcome::Ended(_)) => {
@@ -220,6 +222,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
                 Err(Over::AfterAnswers)
             }
             Failure::Lost => Err(Over::AfterAnswers),
+        }
+    }
+
+    /// Logs that what was written is beyond a quota, now and then.
+    fn warn_of_quotas(&self, answers: &[NodeAnswer]) {
+        let reader = self.reader();
+        for answer in answers.iter().filter(|answer| answer.node.is_some()) {
+            let Some((of, tally)) = reader.counted(&answer.path) else {
+                continue;
+            };
+            let mount = &self.shared.options.mount;
+            let quota = system::quota_at(reader, mount, &of);
+            if let Some(limit) = quota.exceeded(tally)
+                && self.shared.stats.may_warn()
+            {
+                let path = String::from_utf8_lossy(&of);
+                let (count, bytes) = (tally.nodes, tally.bytes);
+                tracing::warn!(%path, limit, count, bytes, "quota exceeded");
+            }
         }
     }
 
@@ -443,8 +464,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
         let moment = self.reader().moment();
         let mut count = system::count_beneath(path);
         let mount = &self.shared.options.mount;
-        let path = if path.is_empty() { ROOT } else { path };
-        let mut open = vec![Bytes::copy_from_slice(path.as_bytes())];
+        let roots = system::roots(path).map(|path| Bytes::copy_from_slice(path.as_bytes()));
+        let mut open: Vec<Bytes> = roots.collect();
         let mut visited = 0;
         while let Some(next) = open.pop() {
             let names = read::shown(&next, moment.children(&mount.key(&next)));

@@ -81,6 +81,11 @@ pub fn puts_of(version: i32) -> u64 {
     u64::from(version.cast_unsigned()) + 1
 }
 
+/// What a stat says of this data.
+pub fn length_of(data: Option<&[u8]>) -> i32 {
+    crate::jute::length(data.map_or(0, <[u8]>::len))
+}
+
 /// A node's data: null where it has none, or was given none.
 pub fn data(node: &NodeView) -> Option<&[u8]> {
     node.entry

@@ -209,6 +209,8 @@ pub struct Stats {
     /// TLS handshakes that failed.
     pub handshakes_failed: AtomicU64,
     serials: AtomicU64,
+    /// In which second it was last warned of a quota.
+    warned_s: AtomicU64,
     clients: DashMap<u64, Arc<Client>>,
     addresses: DashMap<IpAddr, usize>,
 }
@@ -223,6 +225,7 @@ impl Default for Stats {
             auth_failed: AtomicU64::new(0),
             handshakes_failed: AtomicU64::new(0),
             serials: AtomicU64::new(0),
+            warned_s: AtomicU64::new(0),
             clients: DashMap::new(),
             addresses: DashMap::new(),
         }
@@ -230,6 +233,12 @@ impl Default for Stats {
 }
 
 impl Stats {
+    /// Whether to warn of a quota now: not more than once in a second.
+    pub fn may_warn(&self) -> bool {
+        let now_s = self.began.elapsed().as_secs() + 1;
+        self.warned_s.fetch_max(now_s, Relaxed) < now_s
+    }
+
     /// Enters a connection; none if there are too many, in all or from its address.
     pub fn enter(&self, peer: SocketAddr, secure: bool, options: &Options) -> Option<Entered<'_>> {
         let within = |max: usize, count: usize| max == 0 || count < max;

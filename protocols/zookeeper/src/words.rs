@@ -156,13 +156,18 @@ impl Office<'_> {
         if !self.options.allows(name) {
             return format!("{name} is not executed because it is not in the whitelist.\n");
         }
-        if word.needs_leader() && self.gate.status().leader == 0 && !self.read_only {
+        if word.needs_leader() && self.is_cut_off() {
             return NOT_SERVING.to_owned();
         }
         let mut out = String::new();
         let written = self.write(word, &mut out);
         written.expect("writing to a string never fails");
         out
+    }
+
+    /// Whether nobody is served.
+    pub fn is_cut_off(&self) -> bool {
+        self.gate.status().leader == 0 && !self.read_only
     }
 
     fn write(&self, word: Word, out: &mut String) -> std::fmt::Result {

@@ -334,7 +334,9 @@ fn zookeepers_own_nodes_are_not_changed() {
     for (part, code) in [
         (create("/zookeeper", 0), Code::NodeExists),
         (create("/zookeeper/config/a", 0), Code::NoAuth),
-        (create("/zookeeper/quota/a", 0), Code::Unimplemented),
+        (create("/zookeeper/a", 0), Code::Unimplemented),
+        (create("/zookeeper/quota", 0), Code::NodeExists),
+        (delete("/zookeeper/quota", -1), Code::BadArguments),
         (delete("/zookeeper", -1), Code::BadArguments),
         (delete("/zookeeper/config", -1), Code::BadArguments),
         (delete("/zookeeper/quota/a", -1), Code::NoNode),
@@ -346,4 +348,7 @@ fn zookeepers_own_nodes_are_not_changed() {
     let parts = [check("/zookeeper/quota", 0), check("/zookeeper", 1)];
     assert_eq!(world.multi(&parts).err(), Some((1, Code::BadVersion)));
     assert!(world.multi(&parts[..1]).is_ok());
+    let quota = world.does(create("/zookeeper/quota/a", 0));
+    assert!(quota.node.is_some_and(|node| node.entry.is_none()));
+    assert!(world.keyspace.reader().node(b"/zookeeper").1.is_none());
 }

@@ -5,6 +5,7 @@
 //! a directory.
 
 use crate::access::{AccessList, Permissions};
+use crate::aside::{Aside, Role};
 use crate::change::Cause;
 use crate::slot::{Entry, Slot};
 pub use crate::tree::parent;
@@ -81,6 +82,13 @@ pub enum NodeTest {
     /// The same of the node above.
     #[n(7)]
     ParentAllowed(#[n(0)] Permissions),
+    /// A value of so many bytes does not take it beyond the nearest limits that are set for it.
+    #[n(8)]
+    Room {
+        /// Bytes of the value.
+        #[n(0)]
+        bytes: u64,
+    },
 }
 
 /// What a [`NodeOp`] does once its tests hold.
@@ -150,6 +158,9 @@ pub struct NodeWrite {
     /// Watchers of events are not to be told.
     #[n(9)]
     pub silent: bool,
+    /// What it is to mean to the keyspace, if it is a node aside.
+    #[n(10)]
+    pub role: Role,
 }
 
 impl NodeWrite {
@@ -167,6 +178,7 @@ impl NodeWrite {
             parents: Parents::Required,
             reborn: false,
             silent: false,
+            role: Role::Plain,
         }
     }
 }
@@ -289,6 +301,9 @@ pub enum NodeRefusal {
     /// An access list does not permit it.
     #[error("not permitted")]
     Denied,
+    /// More than the limits that are set for it.
+    #[error("limits are set that it would exceed")]
+    Full,
 }
 
 /// One node as it is at one revision.
@@ -327,6 +342,8 @@ pub struct NodeView {
     pub kind: Kind,
     /// When it ends.
     pub deadline: Option<WallMs>,
+    /// What it holds, if it is a node aside.
+    pub aside: Option<Arc<Aside>>,
 }
 
 /// A node's name, shared.

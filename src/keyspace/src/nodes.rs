@@ -2,6 +2,7 @@
 //! the steps that address nodes themselves.
 
 use crate::access::{self, AccessList, Identity, Permissions};
+use crate::aside::{self, Aside, Role, Tally};
 use crate::change::Cause;
 use crate::command::{Delete, Put};
 use crate::node::{
@@ -11,7 +12,7 @@ use crate::node::{
 use crate::slot::{Entry, Slot};
 use crate::tree::{self, Node, ROOT};
 use crate::types::{End, LeaseId, Revision, Span, WallMs};
-use crate::write::{Write, Writing};
+use crate::write::{Write, Writing, len_of};
 use bytes::Bytes;
 use std::ops::Bound;
 use std::sync::Arc;
@@ -214,6 +215,36 @@ impl Writing<'_> {
         self.dirty = true;
     }
 
+    /// Counts that so much more lies at a path, where that is counted.
+    pub(crate) fn count(&mut self, path: &[u8], nodes: i64, bytes: i64) {
+        let more = Tally { nodes, bytes };
+        let counted = self.with_tree(|tree| {
+            let name = tree.quotas.over(path)?.tally.clone()?;
+            (more != Tally::default() && tree::is_path(path)).then_some(name)
+        });
+        let Some(name) = counted else { return };
+        let node = self.record(&name).expect("what counts is there");
+        let held = node.aside.as_deref().expect("what counts is aside");
+        let aside = Some(Arc::new(Aside {
+            tally: held.tally.plus(more),
+            ..held.clone()
+        }));
+        self.set_record(&name, Some(Node { aside, ..node }));
+    }
+
+    /// What lies at and beneath a path.
+    fn measure(&self, path: &[u8]) -> Tally {
+        let slots = self.slots_from(path);
+        let valued = slots.iter().map(|slot| Tally {
+            nodes: 1,
+            bytes: len_of(Some(&slot.newest())),
+        });
+        let records = self.records_from(path).into_iter();
+        let valueless = records.filter(|path| self.value(path).is_none());
+        let valueless = valueless.map(|_| Tally { nodes: 1, bytes: 0 });
+        valued.chain(valueless).fold(Tally::default(), Tally::plus)
+    }
+
     /// Notes what happens to a node, while its record and that of the node above are there.
     fn step(&mut self, name: Name, what: Happening) {
         let path = name.as_bytes();
@@ -225,6 +256,11 @@ impl Writing<'_> {
             let parent_acl = parent.and_then(|parent| tree.acl(parent));
             (tree.acl(path), parent_acl)
         });
+        match what {
+            Happening::Created => self.count(name.as_bytes(), 1, 0),
+            Happening::Deleted => self.count(name.as_bytes(), -1, 0),
+            Happening::Written | Happening::Emptied => {}
+        }
         self.steps.push(Step {
             revision: Revision(self.revision),
             name,
@@ -287,7 +323,7 @@ impl Writing<'_> {
     /// Does one step, on whose behalf; where access lists are not to be asked, on nobody's.
     pub fn node(&mut self, op: &NodeOp, by: Option<&[Identity]>) -> Refused<NodeAnswer> {
         let path = self.resolve(op)?;
-        if path == ROOT && !suits_root(&op.action) {
+        if is_root(&path) && !suits_root(&op.action) {
             return Err(NodeRefusal::BadPath);
         }
         let previous = self.view(&path);
@@ -345,7 +381,11 @@ impl Writing<'_> {
             }
             Some(Sequence::Event) => numbered(format!("{:020}", self.event + 1)).into(),
         };
-        if tree::is_path(&path) {
+        let sound = match aside::is_aside(&path) {
+            true => aside::is_path(&path) && suits_aside(&op.action),
+            false => tree::is_path(&path),
+        };
+        if sound {
             Ok(path)
         } else {
             Err(NodeRefusal::BadPath)
@@ -424,6 +464,7 @@ impl Writing<'_> {
                 node.is_none_or(|node| !node.directory),
                 NodeRefusal::Directory,
             ),
+            NodeTest::Room { bytes } => must(self.has_room(path, node, *bytes), NodeRefusal::Full),
             NodeTest::Allowed(wanted) => allowed(found()?.acl.as_ref(), *wanted),
             NodeTest::ParentAllowed(wanted) => {
                 let parent = tree::parent(path).and_then(|parent| self.view(parent));
@@ -433,7 +474,70 @@ impl Writing<'_> {
         }
     }
 
+    /// Whether a value of so many bytes keeps within the nearest limits.
+    fn has_room(&self, path: &[u8], node: Option<&NodeView>, bytes: u64) -> bool {
+        let Some(quota) = self.with_tree(|tree| tree.quotas.over(path).cloned()) else {
+            return true;
+        };
+        let counter = quota.tally.and_then(|name| self.record(&name));
+        let held = counter.as_ref().and_then(|node| node.aside.as_deref());
+        let (Some(limits), Some(held)) = (quota.limits, held) else {
+            return true;
+        };
+        let entry = node.and_then(|node| node.entry.as_ref());
+        let more = Tally {
+            nodes: i64::from(node.is_none()),
+            bytes: bytes.cast_signed() - len_of(entry),
+        };
+        limits.admit(held.tally.plus(more), more)
+    }
+
+    /// Writes a node that is no key: its record holds its value.
+    fn write_aside(&mut self, path: &[u8], write: &NodeWrite) {
+        let tally = match &write.role {
+            Role::Tally { of } => self.measure(of),
+            Role::Plain | Role::Limits { .. } => Tally::default(),
+        };
+        let known = self.record(path);
+        let what = if known.is_some() {
+            Happening::Written
+        } else {
+            self.link(path, true);
+            Happening::Created
+        };
+        let node = match known {
+            Some(node) => Node {
+                puts_before: node.puts_before + 1,
+                ..node
+            },
+            None => Node {
+                acl: write.acl.clone(),
+                kept: true,
+                ..Node::new(self.revision, self.wall)
+            },
+        };
+        let value = write.value.as_deref().unwrap_or_default();
+        let held = Aside {
+            value: Bytes::copy_from_slice(value),
+            null: write.null,
+            role: write.role.clone(),
+            tally,
+        };
+        let node = Node {
+            modified: self.revision,
+            written: self.wall,
+            aside: Some(Arc::new(held)),
+            ..node
+        };
+        self.set_record(path, Some(node));
+        self.step(Name::Path(path.into()), what);
+    }
+
     fn write_node(&mut self, path: &[u8], write: &NodeWrite, cause: Cause) -> Refused<()> {
+        if aside::is_aside(path) {
+            self.write_aside(path, write);
+            return Ok(());
+        }
         if let Some(lease) = write.lease.filter(|lease| *lease != LeaseId::NONE)
             && !self.with_leases(|leases| leases.contains_key(&lease))
         {
@@ -532,13 +636,7 @@ impl Writing<'_> {
         }
         let event = self.next_event(path);
         let records = self.records_from(path);
-        let mut slots = self.live_slots(&Span::single(Bytes::copy_from_slice(path)));
-        slots.extend(self.live_slots(&Span {
-            start: tree::prefix(path).into(),
-            end: End::Before(tree::beyond(path).into()),
-        }));
-        // Keys that are no paths are not beneath anything.
-        slots.retain(|slot| tree::is_path(slot.key()));
+        let slots = self.slots_from(path);
         let mut ends: Vec<(&[u8], bool)> = records.iter().map(|path| (&path[..], true)).collect();
         for slot in &slots {
             self.erase(slot, cause, event);
@@ -553,8 +651,22 @@ impl Writing<'_> {
                 self.unlink(path);
             }
         }
-        self.tell_end(cause, Name::Path(path.into()), event, Some(previous));
+        if event > 0 {
+            self.tell_end(cause, Name::Path(path.into()), event, Some(previous));
+        }
         Ok(())
+    }
+
+    /// The slots of the keys that are a node or beneath it.
+    fn slots_from(&self, path: &[u8]) -> Vec<Slot> {
+        let mut slots = self.live_slots(&Span::single(Bytes::copy_from_slice(path)));
+        slots.extend(self.live_slots(&Span {
+            start: tree::prefix(path).into(),
+            end: End::Before(tree::beyond(path).into()),
+        }));
+        // Keys that are no paths are not beneath anything.
+        slots.retain(|slot| tree::is_path(slot.key()));
+        slots
     }
 
     /// The paths of the records of a node and of all beneath it.
@@ -603,7 +715,24 @@ impl Writing<'_> {
     }
 }
 
-/// Whether the root, which always is and never ends, can have this done to it.
+fn is_root(path: &[u8]) -> bool {
+    path == ROOT || path == aside::ROOT
+}
+
+/// Whether a node aside, which no session takes along and no time, can have this done to it.
+fn suits_aside(action: &Action) -> bool {
+    match action {
+        Action::Check | Action::SetAcl(_) | Action::Remove { recursive: false } => true,
+        Action::Write(write) => {
+            write.lease.is_none_or(|lease| lease == LeaseId::NONE)
+                && write.kind == Kind::Plain
+                && !matches!(write.deadline, Deadline::At(_))
+        }
+        Action::MakeDirectory { .. } | Action::Remove { recursive: true } => false,
+    }
+}
+
+/// Whether a root, which always is and never ends, can have this done to it.
 fn suits_root(action: &Action) -> bool {
     match action {
         Action::Check | Action::SetAcl(_) => true,

@@ -1,5 +1,6 @@
 //! What many threads may do at once while the one writer applies: read.
 
+use crate::aside::{Role, Tally};
 use crate::change::{Answer, Cause, Change, RangeAnswer, Refusal, TxnOutcome};
 use crate::children;
 use crate::command::{Alarm, Op, Range, Txn};
@@ -184,7 +185,7 @@ impl Reader {
             let tree = shared.tree.read();
             let (record, revision) = (tree.nodes.get(path).cloned(), shared.revision());
             drop(tree);
-            let value = shared.find(path).and_then(|slot| slot.live_at(revision.0));
+            let value = tree::value(&shared, path, revision);
             if shared.compacted() <= revision {
                 return (revision, tree::view(value, record.as_deref()));
             }
@@ -218,6 +219,19 @@ impl Reader {
             .front()
             .map_or(shared.event() + 1, |event| event.index);
         (oldest, ring.from(index).cloned().collect())
+    }
+
+    /// What lies where the nearest limits for a path are set, with the path at which they are; none if
+    /// none are set or it is not counted. Costs nothing while no limits are set.
+    pub fn counted(&self, path: &[u8]) -> Option<(Bytes, Tally)> {
+        let shared = self.current.load();
+        let tree = shared.tree.read();
+        let name = tree.quotas.over(path)?.tally.clone()?;
+        let held = tree.get(&name)?.aside.clone()?;
+        match &held.role {
+            Role::Tally { of } => Some((of.clone(), held.tally)),
+            Role::Plain | Role::Limits { .. } => None,
+        }
     }
 
     /// Whether some node's own time has come by `wall`, so that [`crate::Command::Expire`] has
@@ -310,8 +324,7 @@ impl Moment {
 
     /// A node.
     pub fn node(&self, path: &[u8]) -> Option<NodeView> {
-        let slot = self.shared.find(path);
-        let value = slot.and_then(|slot| slot.live_at(self.revision.0));
+        let value = tree::value(&self.shared, path, self.revision);
         tree::view(value, self.tree.get(path))
     }
 

@@ -6,6 +6,7 @@
 //! how many records of each sort count.
 
 use crate::access::AccessList;
+use crate::aside::Aside;
 use crate::change::Cause;
 use crate::command::Alarm;
 use crate::invariants;
@@ -18,6 +19,7 @@ use bytes::Bytes;
 use imbl::OrdSet;
 use minicbor::{Decode, Encode};
 use std::fmt;
+use std::sync::Arc;
 
 /// The layout that this code writes, and the newest that it reads.
 pub(crate) const FORMAT: u32 = 2;
@@ -210,6 +212,8 @@ pub(crate) struct NodeRecord {
     pub written: WallMs,
     #[n(16)]
     pub puts_before: u64,
+    #[n(17)]
+    pub aside: Option<Aside>,
 }
 
 impl LeaseRecord {
@@ -261,6 +265,7 @@ impl NodeRecord {
             modified: node.modified,
             written: node.written,
             puts_before: node.puts_before,
+            aside: node.aside.as_deref().cloned(),
         }
     }
 
@@ -282,6 +287,7 @@ impl NodeRecord {
             modified: self.modified,
             written: self.written,
             puts_before: self.puts_before,
+            aside: self.aside.clone().map(Arc::new),
         }
     }
 }

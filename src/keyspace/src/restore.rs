@@ -5,6 +5,7 @@
 //! each other by whoever has threads: [`Restoring::begin`], a [`Restoring::run`] for each, and
 //! [`Restoring::finish`].
 
+use crate::aside;
 use crate::history::Trace;
 use crate::index::Builder;
 use crate::invariants;
@@ -167,8 +168,9 @@ impl Restoring {
         self.node_chunks += 1;
         let found: NodeChunk = decode(record)?;
         for found in found.nodes {
+            let is_aside = aside::is_path(&found.path);
             let ends_root = found.path == tree::ROOT && found.deadline.is_some();
-            if !tree::is_path(&found.path) || ends_root {
+            if (!is_aside && !tree::is_path(&found.path)) || ends_root {
                 return Err(Damaged::new(&record.key, "there can be no such node"));
             }
             let node = found.to_node();
@@ -290,10 +292,8 @@ impl Restoring {
     fn check_tree(&mut self, mut children: Children) -> Result<(), Damaged> {
         let nodes = self.shared.tree.get_mut().nodes.clone();
         for (path, node) in &nodes {
-            let valued = self
-                .shared
-                .find(path)
-                .is_some_and(|slot| !slot.newest().is_tombstone());
+            let slot = self.shared.find(path).filter(|_| !aside::is_aside(path));
+            let valued = slot.is_some_and(|slot| !slot.newest().is_tombstone());
             if !valued && !node.stands_alone() {
                 return Err(Damaged::new(path, "a node has no reason to exist"));
             }

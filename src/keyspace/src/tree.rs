@@ -5,8 +5,10 @@
 //! without a value are what makes them exist.
 
 use crate::access::{AccessEntry, AccessList};
+use crate::aside::{self, Aside, Quotas};
 use crate::command::{Op, Txn};
 use crate::node::{EventNode, Kind, NodeView};
+use crate::shared::Shared;
 use crate::slot::Entry;
 use crate::types::{End, Revision, Span, WallMs};
 use imbl::{OrdMap, OrdSet};
@@ -123,6 +125,8 @@ pub(crate) struct Node {
     pub acl_version: u32,
     pub kind: Kind,
     pub deadline: Option<WallMs>,
+    /// Of a node aside: what it holds.
+    pub aside: Option<Arc<Aside>>,
 }
 
 impl Node {
@@ -145,6 +149,7 @@ impl Node {
             acl_version: 0,
             kind: Kind::Plain,
             deadline: None,
+            aside: None,
         }
     }
 
@@ -169,7 +174,8 @@ impl Node {
         let entry = |entry: &AccessEntry| {
             ACCESS_BYTES + (entry.who.scheme.len() + entry.who.id.len()) as u64
         };
-        NODE_BYTES + path.len() as u64 + entries.map(entry).sum::<u64>()
+        let held = self.aside.as_ref().map_or(0, |aside| aside.value.len());
+        NODE_BYTES + (path.len() + held) as u64 + entries.map(entry).sum::<u64>()
     }
 }
 
@@ -181,18 +187,21 @@ pub(crate) struct Tree {
     pub deadlines: OrdSet<(WallMs, Path)>,
     /// The nodes with an access list.
     pub restricted: OrdSet<Path>,
+    pub quotas: Quotas,
 }
 
 impl Tree {
-    /// A tree of nothing but the root, which always is.
+    /// A tree of nothing but the roots, which always are.
     pub fn new() -> Tree {
         let mut tree = Tree::default();
-        let root = Node {
-            kept: true,
-            directory: true,
-            ..Node::new(0, WallMs(0))
-        };
-        tree.put(ROOT, Some(root));
+        for root in [ROOT, aside::ROOT] {
+            let node = Node {
+                kept: true,
+                directory: true,
+                ..Node::new(0, WallMs(0))
+            };
+            tree.put(root, Some(node));
+        }
         tree
     }
 
@@ -221,6 +230,11 @@ impl Tree {
         } else if before.as_ref().is_some_and(|node| node.acl.is_some()) {
             self.restricted.remove(path);
         }
+        let (was, is) = (
+            before.as_ref().and_then(|node| node.aside.as_deref()),
+            node.as_ref().and_then(|node| node.aside.as_deref()),
+        );
+        self.quotas.follow(&name, was, is);
         let costs = (cost(before.as_deref()), cost(node.as_ref()));
         match node {
             Some(node) => self.nodes.insert(name, Arc::new(node)),
@@ -299,6 +313,14 @@ impl Tree {
     }
 }
 
+/// A node's value at a revision: nodes aside have none of this kind, whatever key is spelled so.
+pub(crate) fn value(shared: &Shared, path: &[u8], at: Revision) -> Option<Entry> {
+    if aside::is_aside(path) {
+        return None;
+    }
+    shared.find(path)?.live_at(at.0)
+}
+
 /// A node's view from its value and its record; none where neither makes it exist.
 pub(crate) fn view(entry: Option<Entry>, node: Option<&Node>) -> Option<NodeView> {
     let fresh;
@@ -328,6 +350,7 @@ pub(crate) fn view(entry: Option<Entry>, node: Option<&Node>) -> Option<NodeView
         acl_version: node.acl_version,
         kind: node.kind,
         deadline: node.deadline,
+        aside: node.aside.clone(),
         entry,
     })
 }

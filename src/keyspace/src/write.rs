@@ -140,9 +140,9 @@ impl<'a> Writing<'a> {
             .get_or_insert_with(|| self.shared.tree.read().clone())
     }
 
-    /// A key's value as it is so far.
-    pub(crate) fn value(&self, key: &[u8]) -> Option<Entry> {
-        self.shared.find(key)?.live_at(self.revision)
+    /// A node's value as it is so far.
+    pub(crate) fn value(&self, path: &[u8]) -> Option<Entry> {
+        tree::value(self.shared, path, Revision(self.revision))
     }
 
     /// Writes a key; returns the entry before, and after. Without a cause, what was there before
@@ -190,6 +190,7 @@ impl<'a> Writing<'a> {
         };
         self.rebind(&slot, kept_lease, figures.lease);
         let after = slot.newest();
+        self.count(write.key, 0, len_of(Some(&after)) - len_of(before.as_ref()));
         let told = if before.is_some() {
             Cause::Set
         } else {
@@ -219,6 +220,7 @@ impl<'a> Writing<'a> {
     /// Takes the value of one key that is live; returns the entry before.
     pub fn erase(&mut self, slot: &Slot, cause: Cause, event: u64) -> Entry {
         let before = slot.newest();
+        self.count(slot.key(), 0, -len_of(Some(&before)));
         self.rebind(slot, before.lease(), LeaseId::NONE);
         let sub = self.sub_of(Some(&before));
         let is_new = self
@@ -370,4 +372,10 @@ impl<'a> Writing<'a> {
         self.event += 1;
         self.event
     }
+}
+
+/// Bytes of a value that may be there.
+pub(crate) fn len_of(entry: Option<&Entry>) -> i64 {
+    let bytes = entry.map_or(0, |entry| entry.value().len());
+    i64::try_from(bytes).expect("values fit in memory")
 }

@@ -7,6 +7,7 @@
 mod language;
 
 use goldenscript::{Argument, ArgumentConsumer, Command as Line, Context, Runner};
+use keyspace::aside::{Role, Tally};
 use keyspace::command::{
     Alarm, AlarmChange, Attach, Expired, Grant, LeaseRemaining, Nodes, Session, Turn,
 };
@@ -118,6 +119,15 @@ impl Story {
                     |refusal| format!("refused: {refusal}\n"),
                     |changes| changes.iter().map(show_change).collect(),
                 )
+            }
+            "counted" => {
+                let path = args.next_pos().unwrap_or("");
+                match reader.counted(path.as_bytes()) {
+                    Some((of, Tally { nodes, bytes })) => {
+                        format!("{nodes} nodes, {bytes} bytes at {}\n", of.escape_ascii())
+                    }
+                    None => "not counted\n".to_owned(),
+                }
             }
             "times" => {
                 let range = language::range(args.next_pos().unwrap_or(""))?;
@@ -363,6 +373,15 @@ fn show_node(view: &NodeView) -> String {
     }
     if view.acl_version > 0 {
         out += &format!(", acl version {}", view.acl_version);
+    }
+    if let Some(held) = &view.aside {
+        let null = if held.null { " null" } else { "" };
+        out += &format!(", holds {}{null}", held.value.escape_ascii());
+        out += &match &held.role {
+            Role::Plain => String::new(),
+            Role::Limits { of, .. } => format!(" as limits of {}", of.escape_ascii()),
+            Role::Tally { of } => format!(" as tally of {}", of.escape_ascii()),
+        };
     }
     out + "\n"
 }

@@ -240,6 +240,7 @@ fn set(options: &mut Options, key: &str, value: &str) -> Result<bool, String> {
         "jute.maxbuffer" => options.frame_bytes_max = number(value)?,
         "znode.container.checkIntervalMs" => options.container_linger_ms = number(value)?,
         "extendedTypesEnabled" => options.extended_types = bool::parse(value)?,
+        "enforceQuota" => options.enforce_quota = bool::parse(value)?,
         "readonlymode.enabled" => options.read_only_mode = bool::parse(value)?,
         "reconfigEnabled" => options.reconfig = bool::parse(value)?,
         "standaloneEnabled" => options.standalone = bool::parse(value)?,

@@ -6,8 +6,13 @@
 //! write /p 1 acl=digest:bob:rw,world:anyone:r; write /p 2 may=w; write /p/c 3 parentmay=c
 //! ```
 //!
-//! Parents are required unless `made` is said.
+//! Parents are required unless `made` is said. A path that begins with a tilde is one aside:
+//!
+//! ```text
+//! write ~/q x limits=/a:3:100; write ~/s x tally=/a; write /a/b 1 room=1
+//! ```
 
+use keyspace::aside::{Limits, Role};
 use keyspace::change::Cause;
 use keyspace::node::{Action, Deadline, Kind, NodeOp, NodeTest, NodeWrite, Parents, Sequence};
 use keyspace::{AccessEntry, AccessList, Identity, LeaseId, Permissions, WallMs};
@@ -42,7 +47,7 @@ fn op(text: &str) -> Parsed<NodeOp> {
         other => return Err(format!("not a step: {other}")),
     };
     let mut op = NodeOp {
-        path: path.to_owned().into(),
+        path: path.replacen('~', "\0", 1).into(),
         tests: Vec::new(),
         action,
         cause,
@@ -74,6 +79,9 @@ fn test(tests: &mut Vec<NodeTest>, name: &str, given: &str) -> Parsed<bool> {
         "file" => NodeTest::File,
         "may" => NodeTest::Allowed(permissions(given)?),
         "parentmay" => NodeTest::ParentAllowed(permissions(given)?),
+        "room" => NodeTest::Room {
+            bytes: number(given)?,
+        },
         "version" => NodeTest::Version(number(given)?),
         "aclversion" => NodeTest::AclVersion(number(given)?),
         "same" => {
@@ -123,6 +131,12 @@ fn detail(op: &mut NodeOp, name: &str, given: &str) -> Parsed<bool> {
         (Action::Write(write), "made") => write.parents = Parents::Made,
         (Action::Write(write), "reborn") => write.reborn = true,
         (Action::Write(write), "silent") => write.silent = true,
+        (Action::Write(write), "tally") => {
+            write.role = Role::Tally {
+                of: given.to_owned().into(),
+            }
+        }
+        (Action::Write(write), "limits") => write.role = limits(given)?,
         (Action::Write(write), "seq") => {
             write.sequence = Some(match given {
                 "creates" => Sequence::Creates,
@@ -133,6 +147,22 @@ fn detail(op: &mut NodeOp, name: &str, given: &str) -> Parsed<bool> {
         _ => return Ok(false),
     }
     Ok(true)
+}
+
+/// `/path:nodes:bytes`, where nothing is any amount.
+fn limits(text: &str) -> Parsed<Role> {
+    let parts: Vec<&str> = text.split(':').collect();
+    let [of, nodes, bytes] = parts[..] else {
+        return Err(format!("not limits: {text}"));
+    };
+    let max = |text: &str| Some(text).filter(|text| !text.is_empty()).map(number);
+    Ok(Role::Limits {
+        of: of.to_owned().into(),
+        limits: Limits {
+            nodes_max: max(nodes).transpose()?,
+            bytes_max: max(bytes).transpose()?,
+        },
+    })
 }
 
 /// Lines of an access list, separated by commas.

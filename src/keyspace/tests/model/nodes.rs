@@ -3,6 +3,7 @@
 //! has left no trace.
 
 use crate::{cases, key, span};
+use keyspace::aside::{Limits, Role, Tally};
 use keyspace::change::Cause;
 use keyspace::command::{Attach, Delete, Expired, Grant, Nodes, Op, Put, Session, Turn, Txn};
 use keyspace::node::{Action, Deadline, Kind, NodeOp, NodeTest, NodeWrite, Parents, Sequence};
@@ -16,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 fn path() -> impl Strategy<Value = bytes::Bytes> {
     let paths = vec![
-        "/", "/x", "/x/y", "/x/z", "/x/y/z", "/x-", "/y", "/y/x", "bad", "/y/",
+        "/", "/x", "/x/y", "/x/z", "/x/y/z", "/x-", "/y", "/y/x", "bad", "/y/", "\0/z",
     ];
     select(paths).prop_map(bytes::Bytes::from)
 }
@@ -30,6 +31,7 @@ fn test() -> impl Strategy<Value = NodeTest> {
         permissions().prop_map(NodeTest::ParentAllowed),
         (1u64..3).prop_map(NodeTest::Version),
         (0u32..2).prop_map(NodeTest::AclVersion),
+        (0u64..2).prop_map(|bytes| NodeTest::Room { bytes }),
         (0u64..20).prop_map(|event| NodeTest::Same {
             value: (event % 2 == 0).then(|| "v".into()),
             event: Some(event).filter(|event| *event > 10),
@@ -123,6 +125,7 @@ fn write() -> impl Strategy<Value = NodeWrite> {
             parents,
             reborn,
             silent: keep,
+            role: Role::Plain,
         },
     )
 }
@@ -256,6 +259,48 @@ impl Sessions {
     }
 }
 
+/// What counts `/x`, which has room for three nodes.
+fn counting() -> Command {
+    let aside = |path: &'static str, role| NodeOp {
+        path: path.into(),
+        tests: Vec::new(),
+        action: Action::Write(NodeWrite {
+            role,
+            ..NodeWrite::new("v")
+        }),
+        cause: Cause::Set,
+    };
+    let (of, limits) = (
+        bytes::Bytes::from("/x"),
+        Limits {
+            nodes_max: Some(3),
+            bytes_max: None,
+        },
+    );
+    let set = Role::Limits {
+        of: of.clone(),
+        limits,
+    };
+    Command::Nodes(Nodes {
+        ops: vec![aside("\0/l", set), aside("\0/t", Role::Tally { of })],
+        ..Nodes::default()
+    })
+}
+
+/// Counts what lies at and beneath `/x`.
+fn tally(reader: &Reader, paths: &BTreeSet<Vec<u8>>) -> Tally {
+    let beneath = |path: &&Vec<u8>| **path == b"/x" || path.starts_with(b"/x/");
+    let values = paths.iter().filter(beneath).map(|path| {
+        let entry = reader.node(path).1.and_then(|view| view.entry);
+        let len = entry.map_or(0, |entry| entry.value().len());
+        i64::try_from(len).expect("it is short")
+    });
+    values.fold(Tally::default(), |all, bytes| Tally {
+        nodes: all.nodes + 1,
+        bytes: all.bytes + bytes,
+    })
+}
+
 /// A command whose refusal leaves no trace: a session's write has had its turn.
 fn leaves_no_trace(command: &Command, refusal: &Refusal) -> bool {
     match (command, refusal) {
@@ -303,6 +348,8 @@ proptest! {
     fn nodes_keep_their_word(commands in prop::collection::vec(command(), 1..40)) {
         let mut keyspace = Keyspace::new();
         let mut sessions = Sessions::default();
+        let stamp = Stamp { index: 0, wall: WallMs(40) };
+        keyspace.apply(stamp, &counting()).outcome.expect("nothing is in its way");
         for (index, command) in (1..).zip(&commands) {
             prop_assert_eq!(&Command::decode(&command.encode()).expect("it decodes"), command);
             let reader = keyspace.reader();
@@ -311,9 +358,7 @@ proptest! {
             let stamp = Stamp { index, wall: WallMs(40) };
             let applied = keyspace.apply(stamp, command);
             sessions.apply(command, &applied.outcome);
-            if let Err(refusal) = &applied.outcome
-                && index > 1
-            {
+            if let Err(refusal) = &applied.outcome {
                 let after = (keyspace.digest(), reader.bytes_in_use(), reader.event());
                 prop_assert_eq!((after.1, after.2), (before.1, before.2));
                 prop_assert_eq!(after.0 == before.0, leaves_no_trace(command, refusal));
@@ -335,6 +380,8 @@ proptest! {
             let mut found = BTreeSet::new();
             walk(&reader, b"/", &mut found);
             check_all_reached(&reader, &found);
+            let counted = reader.counted(b"/x").map(|(_, counted)| counted);
+            prop_assert_eq!(counted, Some(tally(&reader, &found)));
             let restored = Keyspace::restore(keyspace.cut(None).expect("it can be cut"));
             let restored = restored.expect("a cut can be restored");
             prop_assert_eq!(restored.digest(), keyspace.digest());
