@@ -7,7 +7,8 @@
 //! # proves: KV.Range limit, KV.Range count     rows of COMPATIBILITY.md (operations.toml)
 //! # servers: own                               fresh servers, revisions exact from 1
 //! # flags: --max-txn-ops=4                     further flags of its own servers
-//! # zoo.cfg: extendedTypesEnabled=true         further lines of its own ZooKeeper servers
+//! # zoo.cfg: extendedTypesEnabled=true         further lines of its own ZooKeeper servers;
+//!                                             `{fixtures}` is the folder of files for them
 //! # members: 1                                 only with so many members
 //! # skip etcd-3.4: RangeStream came with 3.7   not on that original, and why
 //! # differs etcd-3.4: no header before 3.5     its replies are in a file of its own, `NAME.etcd-3.4`
@@ -55,6 +56,11 @@ pub struct Script {
     pub differs: BTreeMap<String, String>,
 }
 
+/// Where the files are that servers are started with.
+fn fixtures_dir() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures")
+}
+
 impl Script {
     /// Reads a script.
     ///
@@ -83,6 +89,7 @@ impl Script {
             let Some((name, value)) = line.trim().split_once(": ") else {
                 continue;
             };
+            let value = value.replace("{fixtures}", &fixtures_dir().display().to_string());
             let words = |separator| value.split(separator).map(|w: &str| w.trim().to_owned());
             match name {
                 "proves" => script.proves.extend(words(',')),

@@ -12,6 +12,9 @@
 //! NAME bytes BYTES       bytes as they are; NAME frame BYTES: with their length before them
 //! NAME zxids             events show the zxid in their header from now on
 //! NAME drop              closes the connection without a word; the session lives on
+//! NAME log-in USER PASSWORD   SASL's DIGEST-MD5 (login.rs)
+//! NAME config            the members, as /zookeeper/config tells them (members.rs); NAME reconfig
+//!                        answers with the same
 //! word WORD              a four-letter word (words.rs)
 //! kill N, restart N, await ready      N may be `all`
 //! ```
@@ -24,6 +27,8 @@
 mod clean;
 mod connection;
 pub(crate) mod jute;
+mod login;
+mod members;
 mod names;
 mod print;
 mod requests;
@@ -280,6 +285,9 @@ impl<'a> Session<'a> {
 
     /// Sends a request and prints what comes up to its reply.
     fn request(&mut self, name: &str, command: &str, args: &mut Args) -> Result<String> {
+        if command == "reconfig" {
+            return self.members(name, command, args);
+        }
         let request = requests::request(&self.names, command, args)?;
         let connection = self.connection(name)?;
         connection.send(&request);
@@ -315,6 +323,11 @@ impl<'a> Session<'a> {
 
     /// What a script does with a connection besides sending requests.
     fn converse(&mut self, name: &str, command: &str, args: &mut Args) -> Result<String> {
+        match command {
+            "log-in" => return self.log_in(name, args),
+            "config" => return self.config(name),
+            _ => {}
+        }
         let connection = self.connection(name)?;
         match command {
             "hold" => connection.hold(),

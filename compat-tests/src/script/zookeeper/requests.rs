@@ -164,7 +164,7 @@ pub fn request(names: &Names, name: &str, args: &mut Args) -> Result<Request> {
             let body = body.buffer(Some(&to_bytes(&args.word()?)?));
             Request::new(100, Shape::Nothing, body).with_xid(AUTH_XID)
         }
-        "sasl" => Request::new(102, Shape::Token, record.buffer(Some(&args.bytes()?))),
+        "sasl" => sasl(&args.bytes()?),
         "delete-container" => Request::new(20, Shape::Nothing, record.string(&args.word()?)),
         "reconfig" => {
             let mut body = record;
@@ -188,6 +188,11 @@ pub fn request(names: &Names, name: &str, args: &mut Args) -> Result<Request> {
         }
         _ => bail!("no such request: {name}"),
     })
+}
+
+/// A step of SASL.
+pub fn sasl(token: &[u8]) -> Request {
+    Request::new(102, Shape::Token, Record::default().buffer(Some(token)))
 }
 
 fn create(name: &str, args: &mut Args) -> Result<Request> {
