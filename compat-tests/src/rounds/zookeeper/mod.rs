@@ -34,8 +34,8 @@ const SESSIONS: usize = 50;
 const STEPS_BETWEEN: u64 = 200;
 /// As many while a member is down or cut off.
 const STEPS_WITHOUT: u64 = 100;
-/// How long the end of a silent session may take beyond its timeout: an election restarts its
-/// clock.
+/// How long the end of a silent session may take beyond its timeout, once nothing breaks any more: a
+/// new leader gives every session its full time.
 const ENDING: Duration = Duration::from_secs(30);
 /// How long the cluster may take to serve a session.
 const SERVE_DEADLINE: Duration = Duration::from_secs(60);
@@ -156,7 +156,7 @@ async fn strike(
         cluster.restart(victim)?;
     }
     cluster.await_ready().await.context("after it")?;
-    survey(shared, observer).await
+    survey(shared, observer, Instant::now()).await
 }
 
 /// Awaits that `count` more steps are answered.
@@ -175,8 +175,8 @@ async fn progress(shared: &Shared, count: u64) -> Result<()> {
 }
 
 /// Looks at the ephemeral nodes: those of sessions that live are there, and those of sessions that
-/// are over are not.
-async fn survey(shared: &Shared, observer: &mut Session) -> Result<()> {
+/// are over are not. Nothing has broken since `whole_since`.
+async fn survey(shared: &Shared, observer: &mut Session, whole_since: Instant) -> Result<()> {
     let before = shared.lives.lock().expect("nobody panics").clone();
     let asked_at = Instant::now();
     let names = names_below(observer, "/eph").await?;
@@ -195,8 +195,9 @@ async fn survey(shared: &Shared, observer: &mut Session) -> Result<()> {
             State::Vanished | State::Abandoned => {
                 let over_at = life.alive_at + life.timeout;
                 let left: Vec<_> = there.collect();
+                let ends_at = life.alive_at.max(whole_since) + life.timeout + ENDING;
                 ensure!(
-                    left.is_empty() || asked_at < over_at + ENDING,
+                    left.is_empty() || asked_at < ends_at,
                     "session {id:#x} has been silent for {:?}, and {left:?} are there",
                     life.alive_at.elapsed()
                 );
@@ -267,8 +268,9 @@ async fn await_signs_of_life(
 /// ZooKeeper's sync asks no quorum, and while members die a read behind it may show what is no longer
 /// so; `fresh` reads do not.
 async fn judge(shared: &Shared, seen: &Seen, fresh: bool) -> Result<()> {
+    let whole_since = Instant::now();
     let mut observer = open(&shared.members).await?;
-    let deadline = Instant::now() + ENDING + PROGRESS_DEADLINE;
+    let deadline = whole_since + ENDING + PROGRESS_DEADLINE;
     loop {
         let names = names_below(&mut observer, "/eph").await?;
         if names.is_empty() {
@@ -278,7 +280,7 @@ async fn judge(shared: &Shared, seen: &Seen, fresh: bool) -> Result<()> {
             Instant::now() < deadline,
             "all sessions are over, and {names:?} are there"
         );
-        survey(shared, &mut observer).await?;
+        survey(shared, &mut observer, whole_since).await?;
         tokio::time::sleep(POLL).await;
     }
     let mut last = BTreeMap::new();
