@@ -192,8 +192,6 @@ async fn measure<P: Protocol>(
 pub const SIZES: [(usize, usize); 3] = [(1, 1), (64, 8), (1_000, 100)];
 /// Keys of the workloads that are not among many.
 pub const KEYS: u64 = 10_000;
-/// The bound on memory with many keys.
-pub const MEMORY_GOAL: f64 = 0.5;
 
 /// A load of a suite, with keys of 16 bytes behind `prefix` and values of 256.
 pub fn load(clients: usize, connections: usize, keys: u64, prefix: &str) -> LoadArgs {

@@ -2,7 +2,7 @@
 
 use super::{Operation, Put, Range, Txn, Workload};
 use crate::compare::Figure;
-use crate::suite::{Entry, Goal, KEYS, MEMORY_GOAL, SIZES, load};
+use crate::suite::{Entry, Goal, KEYS, SIZES, load};
 
 /// What all keys begin with.
 const PREFIX: &str = "bench/";
@@ -11,6 +11,7 @@ const PUT_GOALS: [f64; 3] = [2.0, 3.0, 1.5];
 const CLUSTER_PUT_GOAL: f64 = 2.5;
 const READ_GOAL: f64 = 2.0;
 const CPU_GOAL: f64 = 1.0 / 3.0;
+const MEMORY_GOAL: f64 = 0.5;
 const LIMITED_RANGE_GOAL: f64 = 50.0;
 /// etcd's and our default for a bounded page.
 const LIMIT: i64 = 100;

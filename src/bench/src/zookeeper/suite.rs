@@ -2,7 +2,7 @@
 
 use super::{Create, Multi, Operation, Workload};
 use crate::compare::Figure;
-use crate::suite::{Entry, Goal, KEYS, MEMORY_GOAL, SIZES, load};
+use crate::suite::{Entry, Goal, KEYS, SIZES, load};
 
 /// Where the nodes of the workloads are, those that are listed, and those among many.
 const PREFIX: &str = "/bench/";
@@ -20,6 +20,7 @@ const MIXED_GOAL: f64 = 5.0;
 const CPU_GOAL: f64 = 0.2;
 const WATCH_CPU_GOAL: f64 = 0.4;
 const CREATE_AMONG_MANY_GOAL: f64 = 3.0;
+const MEMORY_GOAL: f64 = 1.0 / 3.0;
 
 /// The workloads for one server or for a cluster.
 pub fn entries(cluster: bool) -> Vec<Entry<Workload>> {
