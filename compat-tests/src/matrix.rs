@@ -111,7 +111,7 @@ struct SuiteFailure {
 }
 
 /// The suites, by the names of their folders.
-const SUITES: [&str; 3] = ["kazoo", "go-zookeeper", "c"];
+const SUITES: [&str; 4] = ["kazoo", "go-zookeeper", "curator", "c"];
 
 fn read<T: for<'a> Deserialize<'a>>(file: &str) -> Result<T> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
