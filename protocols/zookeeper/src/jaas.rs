@@ -13,24 +13,25 @@ use crate::sasl::Users;
 /// What the options begin with that name a user.
 const USER: &str = "user_";
 
-/// The users that a section names, or why they cannot be told.
-pub fn users(text: &str, section: &str) -> Result<Users, String> {
+/// The users that a section names, none where there is no such section, or why they cannot be told.
+pub fn users(text: &str, section: &str) -> Result<Option<Users>, String> {
     let tokens = tokens(text)?;
     let mut rest = &tokens[..];
-    loop {
+    while !rest.is_empty() {
         let [name, Token::Sign('{'), body @ ..] = rest else {
-            return Err(format!("no section named {section:?}"));
+            return Err("a section has no name or no opening brace".to_owned());
         };
         let end = body.iter().position(|token| *token == Token::Sign('}'));
         let end = end.ok_or("a closing brace is missing")?;
         if name.text() == Some(section) {
-            return options(&body[..end]);
+            return options(&body[..end]).map(Some);
         }
         rest = &body[end + 1..];
         if let [Token::Sign(';'), after @ ..] = rest {
             rest = after;
         }
     }
+    Ok(None)
 }
 
 /// The users among the options of a section's modules.
@@ -131,7 +132,8 @@ mod tests {
 
     #[test]
     fn a_section_names_its_users() {
-        let users = users(FILE, "Server").expect("users");
+        let users = users(FILE, "Server").expect("it is well-formed");
+        let users = users.expect("there is such a section");
         let known: Vec<_> = users.passwords.into_iter().collect();
         let pair = |user: &str, password: &str| (user.to_owned(), password.to_owned());
         assert_eq!(
@@ -141,11 +143,16 @@ mod tests {
     }
 
     #[test]
+    fn without_its_section_there_are_no_users() {
+        for (text, section) in [(FILE, "Other"), ("", "Server")] {
+            assert!(users(text, section).expect("it is well-formed").is_none());
+        }
+    }
+
+    #[test]
     fn what_cannot_be_read_is_refused() {
         for (text, section) in [
-            (FILE, "Other"),
             (FILE, "Client"),
-            ("", "Server"),
             ("Server { user_a=\"b", "Server"),
             ("Server { user_a=b", "Server"),
             ("Server { /* user_a=b }", "Server"),

@@ -100,14 +100,24 @@ impl Config {
         }
     }
 
-    /// Takes over who may log in by SASL from the text of `zookeeper_jaas`.
+    /// Takes over who may log in by SASL from the text of `zookeeper_jaas`. As in ZooKeeper, that
+    /// may be a file for clients alone, unless it was said which of its sections is the server's.
     pub fn take_users(&mut self, text: &str) -> Result<(), String> {
         let section = match self.zookeeper_jaas_section.as_str() {
             "" => "Server",
             section => section,
         };
-        let mut users = zookeeper::jaas::users(text, section)
+        let told = zookeeper::jaas::users(text, section)
             .map_err(|why| format!("{}: {why}", self.zookeeper_jaas))?;
+        let Some(mut users) = told else {
+            return match self.zookeeper_jaas_section.is_empty() {
+                true => Ok(()),
+                false => Err(format!(
+                    "{} has no section {section:?}",
+                    self.zookeeper_jaas
+                )),
+            };
+        };
         if let Some(password) = &self.zookeeper_sasl_super_password
             && let Some(known) = users.passwords.get_mut("super")
         {
