@@ -62,7 +62,9 @@ async fn fill_and_return(flags: &[&str]) {
             Err(refused) => break refused,
         }
     };
-    assert_eq!(refused.code(), Code::Unavailable, "{refused:?}");
+    // Or the process ended before it could say so, and the connection with it.
+    let cut = refused.code() == Code::Unknown && refused.message() == "transport error";
+    assert!(refused.code() == Code::Unavailable || cut, "{refused:?}");
     let ended = server.process.wait().expect("it ends");
     assert_eq!(ended.code(), Some(1));
     let why = server.await_line("the server failed");
