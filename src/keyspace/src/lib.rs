@@ -7,8 +7,9 @@
 //! [`Keyspace::apply`] and [`Reader`]. Beneath: `slot` (one key), `index` (all keys in order),
 //! `history` (what changed when), `shared` (how a revision becomes visible), `read` and `write`.
 //! Over them lies the path tree: [`node`] (what can be asked of it), `tree` (what it knows beside
-//! values), `nodes` (how it follows what is written), [`access`] (who may), [`aside`] (nodes that are
-//! no keys, and quotas), `session` (whose turn it is).
+//! values), `nodes` (how it follows what is written), `nodes::steps` (what is done to nodes
+//! themselves), [`access`] (who may), [`aside`] (nodes that are no keys, and quotas), `session` (whose
+//! turn it is).
 
 pub mod access;
 pub mod aside;

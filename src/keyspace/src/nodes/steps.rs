@@ -1,0 +1,462 @@
+//! Steps at nodes: which node is meant, what it is tested for, and what is done to it.
+
+use super::next_deadline;
+use crate::access::{self, AccessList, Identity, Permissions};
+use crate::aside::{self, Aside, Role, Tally};
+use crate::change::Cause;
+use crate::node::{
+    Action, Deadline, Event, Happening, KeyName, Kind, Name, NodeAnswer, NodeOp, NodeRefusal,
+    NodeTest, NodeView, NodeWrite, Parents, Sequence,
+};
+use crate::slot::{Entry, Slot};
+use crate::tree::{self, Node, ROOT};
+use crate::types::{End, LeaseId, Span};
+use crate::write::{Write, Writing, len_of};
+use bytes::Bytes;
+use std::ops::Bound;
+use std::sync::Arc;
+
+type Refused<T> = Result<T, NodeRefusal>;
+
+impl Writing<'_> {
+    /// Does one step, on whose behalf; where access lists are not to be asked, on nobody's.
+    pub fn node(&mut self, op: &NodeOp, by: Option<&[Identity]>) -> Refused<NodeAnswer> {
+        let path = self.resolve(op)?;
+        if is_root(&path) && !suits_root(&op.action) {
+            return Err(NodeRefusal::BadPath);
+        }
+        let previous = self.view(&path);
+        let parents = match &op.action {
+            Action::Write(write) => Some(write.parents),
+            Action::MakeDirectory { .. } => Some(Parents::Made),
+            Action::Check | Action::Remove { .. } | Action::SetAcl(_) => None,
+        };
+        let parents = parents.filter(|_| previous.is_none());
+        if let Some(parents) = parents {
+            self.check_parents(&path, parents)?;
+        }
+        for test in &op.tests {
+            self.check(&path, previous.as_ref(), test, by)?;
+        }
+        if parents == Some(Parents::Required) {
+            self.check_parent_unbound(&path)?;
+        }
+        match &op.action {
+            Action::Check => {}
+            Action::Write(write) => self.write_node(&path, write, op.cause)?,
+            Action::MakeDirectory { deadline } => {
+                self.make_directory(&path, *deadline, op.cause);
+            }
+            Action::Remove { recursive } => {
+                self.remove(&path, *recursive, op.cause)?;
+            }
+            Action::SetAcl(acl) => self.set_acl(&path, acl.clone(), previous.as_ref())?,
+        }
+        Ok(NodeAnswer {
+            node: self.view(&path),
+            path,
+            previous,
+        })
+    }
+
+    /// The path meant, with its number.
+    fn resolve(&self, op: &NodeOp) -> Refused<Bytes> {
+        let sequence = match &op.action {
+            Action::Write(write) => write.sequence,
+            Action::Check
+            | Action::MakeDirectory { .. }
+            | Action::Remove { .. }
+            | Action::SetAcl(_) => None,
+        };
+        let numbered = |number: String| [&op.path[..], number.as_bytes()].concat();
+        let path: Bytes = match sequence {
+            None => Bytes::copy_from_slice(&op.path),
+            Some(Sequence::Creates) => {
+                // The path so far may end in a slash; what is appended makes a name of it.
+                let probe = numbered("0".to_owned());
+                let parent = tree::parent(&probe).and_then(|parent| self.view(parent));
+                let creates = parent.ok_or(NodeRefusal::NoParent)?.creates;
+                numbered(format!("{:010}", creates.cast_signed())).into()
+            }
+            Some(Sequence::Event) => numbered(format!("{:020}", self.event + 1)).into(),
+        };
+        let sound = match aside::is_aside(&path) {
+            true => aside::is_path(&path) && suits_aside(&op.action),
+            false => tree::is_path(&path),
+        };
+        if sound {
+            Ok(path)
+        } else {
+            Err(NodeRefusal::BadPath)
+        }
+    }
+
+    fn check_parents(&self, path: &[u8], parents: Parents) -> Refused<()> {
+        match parents {
+            Parents::Required => {
+                let parent = tree::parent(path).and_then(|parent| self.view(parent));
+                parent.map(|_| ()).ok_or(NodeRefusal::NoParent)
+            }
+            Parents::Made => {
+                let is_file = |path: &&[u8]| self.view(path).is_some_and(|view| !view.directory);
+                match ancestors(path).into_iter().find(is_file) {
+                    Some(file) => Err(NodeRefusal::NotDirectory(Bytes::copy_from_slice(file))),
+                    None => Ok(()),
+                }
+            }
+        }
+    }
+
+    fn check_parent_unbound(&self, path: &[u8]) -> Refused<()> {
+        let parent = tree::parent(path).and_then(|parent| self.value(parent));
+        let bound = parent.is_some_and(|entry| entry.lease() != LeaseId::NONE);
+        if bound {
+            Err(NodeRefusal::ParentBound)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// The refusal of what needs a node that is not there.
+    fn missing(&self, path: &[u8]) -> NodeRefusal {
+        let gone = ancestors(path)
+            .into_iter()
+            .find(|above| self.view(above).is_none());
+        NodeRefusal::Missing(Bytes::copy_from_slice(gone.unwrap_or(path)))
+    }
+
+    fn check(
+        &self,
+        path: &[u8],
+        node: Option<&NodeView>,
+        test: &NodeTest,
+        by: Option<&[Identity]>,
+    ) -> Refused<()> {
+        let found = || node.ok_or_else(|| self.missing(path));
+        let must = |holds: bool, refusal| if holds { Ok(()) } else { Err(refusal) };
+        let allowed = |acl: Option<&AccessList>, wanted: Permissions| {
+            let may = by.is_none_or(|by| access::allows(acl.map(|acl| &**acl), by, wanted));
+            must(may, NodeRefusal::Denied)
+        };
+        match test {
+            NodeTest::Exists => found().map(|_| ()),
+            NodeTest::Missing => must(node.is_none(), NodeRefusal::Exists),
+            NodeTest::Version(version) => {
+                must(found()?.puts == *version, NodeRefusal::OtherVersion)
+            }
+            NodeTest::AclVersion(version) => must(
+                found()?.acl_version == *version,
+                NodeRefusal::OtherAclVersion,
+            ),
+            NodeTest::Same { value, event } => {
+                let node = found()?;
+                let is = node.entry.as_ref().map_or(&[][..], Entry::value);
+                let other_value = value.as_ref().filter(|value| value[..] != *is);
+                let other_event = event.filter(|event| *event != node.modified_event);
+                let refusal = NodeRefusal::Changed {
+                    value: other_value.map(|_| Bytes::copy_from_slice(is)),
+                    event: other_event.map(|_| node.modified_event),
+                };
+                must(other_value.is_none() && other_event.is_none(), refusal)
+            }
+            NodeTest::File => must(
+                node.is_none_or(|node| !node.directory),
+                NodeRefusal::Directory,
+            ),
+            NodeTest::Room { bytes } => must(self.has_room(path, node, *bytes), NodeRefusal::Full),
+            NodeTest::Allowed(wanted) => allowed(found()?.acl.as_ref(), *wanted),
+            NodeTest::ParentAllowed(wanted) => {
+                let parent = tree::parent(path).and_then(|parent| self.view(parent));
+                let parent = parent.ok_or(NodeRefusal::NoParent)?;
+                allowed(parent.acl.as_ref(), *wanted)
+            }
+        }
+    }
+
+    /// Whether a value of so many bytes keeps within the nearest limits.
+    fn has_room(&self, path: &[u8], node: Option<&NodeView>, bytes: u64) -> bool {
+        let Some(quota) = self.with_tree(|tree| tree.quotas.over(path).cloned()) else {
+            return true;
+        };
+        let counter = quota.tally.and_then(|name| self.record(&name));
+        let held = counter.as_ref().and_then(|node| node.aside.as_deref());
+        let (Some(limits), Some(held)) = (quota.limits, held) else {
+            return true;
+        };
+        let entry = node.and_then(|node| node.entry.as_ref());
+        let more = Tally {
+            nodes: i64::from(node.is_none()),
+            bytes: bytes.cast_signed() - len_of(entry),
+        };
+        limits.admit(held.tally.plus(more), more)
+    }
+
+    /// Writes a node that is no key: its record holds its value.
+    fn write_aside(&mut self, path: &[u8], write: &NodeWrite) {
+        let tally = match &write.role {
+            Role::Tally { of } => self.measure(of),
+            Role::Plain | Role::Limits { .. } => Tally::default(),
+        };
+        let known = self.record(path);
+        let what = if known.is_some() {
+            Happening::Written
+        } else {
+            self.link(path, true);
+            Happening::Created
+        };
+        let node = match known {
+            Some(node) => Node {
+                puts_before: node.puts_before + 1,
+                ..node
+            },
+            None => Node {
+                acl: write.acl.clone(),
+                kept: true,
+                ..Node::new(self.revision, self.wall)
+            },
+        };
+        let value = write.value.as_deref().unwrap_or_default();
+        let held = Aside {
+            value: Bytes::copy_from_slice(value),
+            null: write.null,
+            role: write.role.clone(),
+            tally,
+        };
+        let node = Node {
+            modified: self.revision,
+            written: self.wall,
+            aside: Some(Arc::new(held)),
+            ..node
+        };
+        self.set_record(path, Some(node));
+        self.step(Name::Path(path.into()), what);
+    }
+
+    fn write_node(&mut self, path: &[u8], write: &NodeWrite, cause: Cause) -> Refused<()> {
+        if aside::is_aside(path) {
+            self.write_aside(path, write);
+            return Ok(());
+        }
+        if let Some(lease) = write.lease.filter(|lease| *lease != LeaseId::NONE)
+            && !self.with_leases(|leases| leases.contains_key(&lease))
+        {
+            return Err(NodeRefusal::LeaseNotFound(lease));
+        }
+        let previous = self.event_node(path);
+        let put = Write {
+            key: path,
+            value: write.value.as_deref(),
+            null: write.null,
+            lease: write.lease,
+            event: self.next_event(path),
+            reborn: write.reborn,
+        };
+        let (_, after) = self.write(&put, Some(cause));
+        let what = if previous.is_some() {
+            Happening::Written
+        } else {
+            self.link(path, true);
+            Happening::Created
+        };
+        let record = self.record(path);
+        let is = record
+            .clone()
+            .unwrap_or_else(|| Node::new(after.created().0, after.born()));
+        let mut node = is.clone();
+        match &previous {
+            None => {
+                node.kind = write.kind;
+                node.acl = write.acl.clone();
+            }
+            Some(valueless) if valueless.entry.is_none() => node.puts_before += 1,
+            Some(_) => {}
+        }
+        node.deadline = next_deadline(&node, write.deadline, self.wall);
+        if node != is {
+            self.set_record(path, Some(node));
+        }
+        self.step(Name::Key(KeyName(after.slot().clone())), what);
+        self.tell_write(cause, &after, previous, write.silent);
+        Ok(())
+    }
+
+    fn make_directory(&mut self, path: &[u8], deadline: Deadline, cause: Cause) {
+        let previous = self.event_node(path);
+        let event = self.next_event(path);
+        let value = self
+            .shared
+            .find(path)
+            .filter(|slot| !slot.newest().is_tombstone());
+        let puts = self.view(path).map_or(0, |view| view.puts);
+        if let Some(slot) = &value {
+            self.erase(slot, Cause::Delete, event);
+            self.step(Name::Path(path.into()), Happening::Emptied);
+        }
+        if previous.is_none() {
+            self.link(path, true);
+            self.step(Name::Path(path.into()), Happening::Created);
+        }
+        let is_new = value.is_some() || previous.is_none();
+        let record = self
+            .record(path)
+            .unwrap_or_else(|| Node::new(self.revision, self.wall));
+        let mut node = Node {
+            directory: true,
+            created_event: if is_new { event } else { record.created_event },
+            modified_event: event,
+            deadline: next_deadline(&record, deadline, self.wall),
+            ..record
+        };
+        if value.is_some() {
+            node.puts_before = puts;
+            node.modified = self.revision;
+            node.written = self.wall;
+        }
+        self.set_record(path, Some(node));
+        let node = self.event_node(path).expect("a directory exists");
+        self.events.push(Event {
+            index: event,
+            cause,
+            name: Name::Path(path.into()),
+            node,
+            previous,
+            silent: false,
+        });
+    }
+
+    /// Removes a node, and with `recursive` all beneath it, as one event.
+    fn remove(&mut self, path: &[u8], recursive: bool, cause: Cause) -> Refused<()> {
+        let Some(previous) = self.event_node(path) else {
+            return Err(self.missing(path));
+        };
+        let has_children = self.record(path).is_some_and(|node| node.children > 0);
+        if has_children && !recursive {
+            return Err(NodeRefusal::NotEmpty);
+        }
+        let event = self.next_event(path);
+        let records = self.records_from(path);
+        let slots = self.slots_from(path);
+        let mut ends: Vec<(&[u8], bool)> = records.iter().map(|path| (&path[..], true)).collect();
+        for slot in &slots {
+            self.erase(slot, cause, event);
+            if self.record(slot.key()).is_none() {
+                ends.push((slot.key(), false));
+            }
+        }
+        ends.sort_unstable();
+        for (path, recorded) in ends.into_iter().rev() {
+            // One that only its children implied has gone with the last of them.
+            if !recorded || self.record(path).is_some() {
+                self.unlink(path);
+            }
+        }
+        if event > 0 {
+            self.tell_end(cause, Name::Path(path.into()), event, Some(previous));
+        }
+        Ok(())
+    }
+
+    /// What lies at and beneath a path.
+    fn measure(&self, path: &[u8]) -> Tally {
+        let slots = self.slots_from(path);
+        let valued = slots.iter().map(|slot| Tally {
+            nodes: 1,
+            bytes: len_of(Some(&slot.newest())),
+        });
+        let records = self.records_from(path).into_iter();
+        let valueless = records.filter(|path| self.value(path).is_none());
+        let valueless = valueless.map(|_| Tally { nodes: 1, bytes: 0 });
+        valued.chain(valueless).fold(Tally::default(), Tally::plus)
+    }
+
+    /// The slots of the keys that are a node or beneath it.
+    fn slots_from(&self, path: &[u8]) -> Vec<Slot> {
+        let mut slots = self.live_slots(&Span::single(Bytes::copy_from_slice(path)));
+        slots.extend(self.live_slots(&Span {
+            start: tree::prefix(path).into(),
+            end: End::Before(tree::beyond(path).into()),
+        }));
+        // Keys that are no paths are not beneath anything.
+        slots.retain(|slot| tree::is_path(slot.key()));
+        slots
+    }
+
+    /// The paths of the records of a node and of all beneath it.
+    fn records_from(&self, path: &[u8]) -> Vec<Arc<[u8]>> {
+        let (start, end) = (tree::prefix(path), tree::beyond(path));
+        let bounds = (Bound::Excluded(&start[..]), Bound::Excluded(&end[..]));
+        self.with_tree(|tree| {
+            let own = tree
+                .nodes
+                .get_key_value(path)
+                .map(|(name, _)| Arc::clone(name));
+            let beneath = tree.nodes.range::<_, [u8]>(bounds);
+            own.into_iter()
+                .chain(beneath.map(|(name, _)| Arc::clone(name)))
+                .collect()
+        })
+    }
+
+    fn set_acl(
+        &mut self,
+        path: &[u8],
+        acl: Option<AccessList>,
+        previous: Option<&NodeView>,
+    ) -> Refused<()> {
+        let Some(previous) = previous else {
+            return Err(self.missing(path));
+        };
+        let record = self.record(path);
+        let record = record.unwrap_or_else(|| Node::new(previous.created.0, previous.born));
+        let node = Node {
+            acl,
+            acl_version: record.acl_version.wrapping_add(1),
+            ..record
+        };
+        self.set_record(path, Some(node));
+        Ok(())
+    }
+
+    /// Ends a node whose deadline has passed, if it still has.
+    pub fn expire_node(&mut self, path: &[u8]) {
+        let deadline = self.record(path).and_then(|node| node.ends_at());
+        if deadline.is_some_and(|deadline| deadline <= self.wall) {
+            let removed = self.remove(path, true, Cause::Expire);
+            removed.expect("a recursive removal of what is there is never refused");
+        }
+    }
+}
+
+fn is_root(path: &[u8]) -> bool {
+    path == ROOT || path == aside::ROOT
+}
+
+/// Whether a node aside, which no session takes along and no time, can have this done to it.
+fn suits_aside(action: &Action) -> bool {
+    match action {
+        Action::Check | Action::SetAcl(_) | Action::Remove { recursive: false } => true,
+        Action::Write(write) => {
+            write.lease.is_none_or(|lease| lease == LeaseId::NONE)
+                && write.kind == Kind::Plain
+                && !matches!(write.deadline, Deadline::At(_))
+        }
+        Action::MakeDirectory { .. } | Action::Remove { recursive: true } => false,
+    }
+}
+
+/// Whether a root, which always is and never ends, can have this done to it.
+fn suits_root(action: &Action) -> bool {
+    match action {
+        Action::Check | Action::SetAcl(_) => true,
+        Action::Write(write) => !matches!(write.deadline, Deadline::At(_)),
+        Action::MakeDirectory { .. } | Action::Remove { .. } => false,
+    }
+}
+
+/// All paths above one, from the root down.
+fn ancestors(path: &[u8]) -> Vec<&[u8]> {
+    let mut above: Vec<&[u8]> =
+        std::iter::successors(tree::parent(path), |p| tree::parent(p)).collect();
+    above.reverse();
+    above
+}
