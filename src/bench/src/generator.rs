@@ -14,7 +14,7 @@ use rand::rngs::SmallRng;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinSet, LocalSet};
 
-use crate::fan_out::FanOut;
+use crate::fan_out::{FanOut, share_of};
 use crate::keys::{KeySpace, Order};
 use crate::load::Slice;
 use crate::protocol::{Member, Protocol};
@@ -51,20 +51,31 @@ pub struct Plan<P: Protocol> {
 }
 
 impl<P: Protocol> Plan<P> {
-    /// The connection `number`, with its share of requests.
-    pub fn spec<R>(
-        &self,
-        role: R,
-        number: usize,
-        clients: usize,
-        per_second: Option<f64>,
-    ) -> MemberSpec<R> {
+    /// Connection `number` of `connections`, with its share of the requests.
+    pub fn asking<R>(&self, role: R, number: usize, connections: usize) -> MemberSpec<R> {
+        MemberSpec {
+            clients: share_of(self.clients, connections, number),
+            per_second: self.per_second.map(|rate| rate / connections as f64),
+            ..self.silent(role, number)
+        }
+    }
+
+    /// Connection `number`, which has no part in the requests: it watches, for example.
+    pub fn silent<R>(&self, role: R, number: usize) -> MemberSpec<R> {
         MemberSpec {
             role,
             endpoint: self.endpoints[number % self.endpoints.len()].clone(),
-            clients,
-            per_second,
+            clients: 0,
+            per_second: None,
             writes_for_watchers: false,
+        }
+    }
+
+    /// One more connection, with all requests: it writes what the others watch.
+    pub fn writing<R>(&self, role: R) -> MemberSpec<R> {
+        MemberSpec {
+            writes_for_watchers: true,
+            ..self.asking(role, 0, 1)
         }
     }
 

@@ -83,6 +83,11 @@ pub enum Order {
 }
 
 impl Order {
+    /// One key, again and again.
+    pub fn one_key() -> Self {
+        Self::Sequential { next: 0, step: 0 }
+    }
+
     /// The number of the next key among `count`; none when each had its turn.
     pub fn pick(&mut self, count: u64) -> Option<u64> {
         match self {

@@ -9,6 +9,7 @@ use anyhow::ensure;
 
 use crate::connection::{Next, Session};
 use crate::fan_out::FanOut;
+use crate::generator::MemberSpec;
 use crate::pace::Pace;
 use crate::protocol::{Sliced, Wire};
 use crate::tally::Tally;
@@ -94,26 +95,20 @@ pub struct Load<E> {
 }
 
 impl<E> Load<E> {
-    /// `clients` requests in flight, at `per_second` if given. `watched` hears of every request and
-    /// of every success.
-    pub fn new(
-        exchange: E,
-        clients: usize,
-        per_second: Option<f64>,
-        watched: Option<Arc<FanOut>>,
-        slice: Slice,
-    ) -> Self {
-        let count = u32::try_from(clients).expect("clients are checked to be few");
+    /// The clients that `spec` describes. If they write for watchers, `shared` hears of every
+    /// request and of every success.
+    pub fn new<R>(exchange: E, spec: &MemberSpec<R>, shared: &Arc<FanOut>, slice: Slice) -> Self {
+        let count = u32::try_from(spec.clients).expect("clients are checked to be few");
         Self {
             exchange,
-            per_second,
-            clients: vec![None; clients],
+            per_second: spec.per_second,
+            clients: vec![None; spec.clients],
             free: (0..count).rev().collect(),
             exhausted: false,
             pace: Pace::Closed,
             last_answer: slice.start,
             slice,
-            watched,
+            watched: spec.writes_for_watchers.then(|| shared.clone()),
         }
     }
 

@@ -111,10 +111,22 @@ pub trait Sliced {
 
 /// A connection and the session that drives it.
 pub struct Driven<W, S> {
-    /// The connection.
-    pub connection: Connection<W>,
-    /// What drives it.
-    pub session: S,
+    connection: Connection<W>,
+    session: S,
+}
+
+impl<W, S> Driven<W, S>
+where
+    W: Wire + 'static,
+    S: Session<W> + Sliced + 'static,
+{
+    /// A connection that `session` drives from now on.
+    pub fn by(session: S, connection: Connection<W>) -> Box<dyn Member> {
+        Box::new(Self {
+            connection,
+            session,
+        })
+    }
 }
 
 impl<W, S> Member for Driven<W, S>

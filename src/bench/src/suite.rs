@@ -191,19 +191,62 @@ async fn measure<P: Protocol>(
 /// Clients and connections of the three sizes.
 pub const SIZES: [(usize, usize); 3] = [(1, 1), (64, 8), (1_000, 100)];
 /// Keys of the workloads that are not among many.
-pub const KEYS: u64 = 10_000;
+const KEYS: u64 = 10_000;
 
-/// A load of a suite, with keys of 16 bytes behind `prefix` and values of 256.
-pub fn load(clients: usize, connections: usize, keys: u64, prefix: &str) -> LoadArgs {
-    LoadArgs {
-        clients,
-        connections,
-        rate: None,
-        key_size: 16,
-        val_size: 256,
-        key_space_size: keys,
-        key_prefix: prefix.to_owned(),
-        sequential_keys: false,
+/// The keys of some of a suite's entries: of 16 bytes, with values of 256.
+pub struct Keys {
+    prefix: &'static str,
+    count: u64,
+    /// What names end with.
+    note: String,
+}
+
+impl Keys {
+    /// As many as most workloads have, behind `prefix`.
+    pub fn usual(prefix: &'static str) -> Self {
+        Self::some(prefix, KEYS)
+    }
+
+    /// So many, behind `prefix`.
+    pub fn some(prefix: &'static str, count: u64) -> Self {
+        Self {
+            prefix,
+            count,
+            note: String::new(),
+        }
+    }
+
+    /// So many that names tell it; the protocol calls them `what`.
+    pub fn many(prefix: &'static str, count: u64, what: &str) -> Self {
+        Self {
+            note: format!(", {count} {what}"),
+            ..Self::some(prefix, count)
+        }
+    }
+
+    /// An entry; its name tells how many clients and connections there are.
+    pub fn entry<W>(
+        &self,
+        name: &str,
+        (clients, connections): (usize, usize),
+        workload: W,
+        goals: Vec<Goal>,
+    ) -> Entry<W> {
+        Entry {
+            name: format!("{name} {clients}/{connections}{}", self.note),
+            workload,
+            load: LoadArgs {
+                clients,
+                connections,
+                rate: None,
+                key_size: 16,
+                val_size: 256,
+                key_space_size: self.count,
+                key_prefix: self.prefix.to_owned(),
+                sequential_keys: false,
+            },
+            goals,
+        }
     }
 }
 

@@ -41,6 +41,17 @@ pub enum What<W> {
     Suite(Suite<W>),
 }
 
+impl<W> What<W> {
+    /// A workload that tables call `name`, with its sizes.
+    pub fn named(name: &str, workload: W, load: LoadArgs) -> Self {
+        Self::Workload {
+            name: format!("{name} {}/{}", load.clients, load.connections),
+            workload,
+            load,
+        }
+    }
+}
+
 impl<P: Protocol> Task<P> {
     /// Measures, and prints the results.
     pub async fn run(&self) -> anyhow::Result<()> {

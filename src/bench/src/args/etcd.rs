@@ -3,7 +3,7 @@
 use anyhow::ensure;
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{DataArgs, LATENCY_RATE, LoadArgs, MeasureArgs, SuiteArgs, TargetArgs, per_mille};
+use super::{LoadArgs, SuiteArgs, WorkloadArgs, per_mille};
 use crate::etcd::{Etcd, Operation, Put, Range, STAMP_BYTES, Txn, Workload, suite};
 use crate::task::{Task, What};
 
@@ -35,24 +35,18 @@ pub enum Command {
 /// What all workloads take.
 #[derive(Debug, Clone, Args)]
 pub struct CommonArgs {
-    /// Which servers.
+    /// What every protocol's workloads take.
     #[command(flatten)]
-    pub target: TargetArgs,
+    pub shared: WorkloadArgs,
     /// NAME:PASSWORD to authenticate with, on both servers.
     #[arg(long)]
     pub user: Option<String>,
-    /// How measured.
-    #[command(flatten)]
-    pub measure: MeasureArgs,
     /// Requests in flight; each client asks again when it was answered.
     #[arg(long, default_value_t = 1)]
     pub clients: usize,
     /// Connections that the clients share.
     #[arg(long, visible_alias = "conns", default_value_t = 1)]
     pub connections: usize,
-    /// What data.
-    #[command(flatten)]
-    pub data: DataArgs,
 }
 
 /// `bench put`.
@@ -202,23 +196,21 @@ impl Command {
                 };
                 (Workload::Unary(fill), &args.common)
             }
-            Self::Suite(args) => return Ok(args.task()),
-        };
-        let mut load = common.load()?;
-        if matches!(self, Self::WatchLatency(_)) {
-            load.rate.get_or_insert(LATENCY_RATE);
-        }
-        let what = if matches!(self, Self::Fill(_)) {
-            What::Fill { workload, load }
-        } else {
-            let name = format!("{} {}/{}", self.name(), load.clients, load.connections);
-            What::Workload {
-                name,
-                workload,
-                load,
+            Self::Suite(args) => {
+                let user = args.user.clone();
+                return Ok(args.suite.task(user, suite::entries, suite::entries_among));
             }
         };
-        Ok(common.task(what))
+        let (clients, connections) = (common.clients, common.connections);
+        let load = LoadArgs::new(clients, connections, &common.shared.data, "")?;
+        let what = if matches!(self, Self::Fill(_)) {
+            What::Fill { workload, load }
+        } else if matches!(self, Self::WatchLatency(_)) {
+            What::named(self.name(), workload, load.steady())
+        } else {
+            What::named(self.name(), workload, load)
+        };
+        Ok(common.shared.task(common.user.clone(), what))
     }
 
     /// The name in tables.
@@ -238,21 +230,6 @@ impl Command {
     }
 }
 
-impl CommonArgs {
-    fn load(&self) -> anyhow::Result<LoadArgs> {
-        LoadArgs::new(self.clients, self.connections, &self.data, "")
-    }
-
-    fn task(&self, what: What<Workload>) -> Task<Etcd> {
-        Task {
-            target: self.target.clone(),
-            measure: self.measure.clone(),
-            credentials: self.user.clone(),
-            what,
-        }
-    }
-}
-
 impl RangeArgs {
     fn operation(&self) -> Operation {
         Operation::Range(Range {
@@ -268,7 +245,7 @@ impl RangeArgs {
 impl TxnArgs {
     fn operation(&self) -> anyhow::Result<Operation> {
         ensure!(
-            self.txn_ops > 0 && self.txn_ops as u64 <= self.common.data.key_space_size,
+            self.txn_ops > 0 && self.txn_ops as u64 <= self.common.shared.data.key_space_size,
             "--txn-ops must be at least 1 and at most the key space"
         );
         Ok(Operation::Txn(Txn {
@@ -294,7 +271,7 @@ impl MixedArgs {
 impl WatchArgs {
     fn workload(&self) -> anyhow::Result<Workload> {
         ensure!(
-            self.common.data.val_size >= STAMP_BYTES,
+            self.common.shared.data.val_size >= STAMP_BYTES,
             "watch workloads need a --val-size of at least {STAMP_BYTES}"
         );
         ensure!(
@@ -306,16 +283,5 @@ impl WatchArgs {
             watchers: self.watchers,
             prev_kv: self.prev_kv,
         })
-    }
-}
-
-impl EtcdSuiteArgs {
-    fn task(&self) -> Task<Etcd> {
-        Task {
-            target: self.suite.target.clone(),
-            measure: self.suite.measure.clone(),
-            credentials: self.user.clone(),
-            what: What::Suite(self.suite.suite(suite::entries, suite::entries_among)),
-        }
     }
 }

@@ -11,6 +11,9 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
 
 use crate::keys::KeySpace;
+use crate::protocol::Protocol;
+use crate::suite::Entry;
+use crate::task::{Task, What};
 
 /// Put a server under load, alone or in turns with another one: in etcd's v3 API, or in
 /// ZooKeeper's protocol with `zookeeper`.
@@ -116,6 +119,32 @@ pub struct DataArgs {
     pub sequential_keys: bool,
 }
 
+/// What every workload takes.
+#[derive(Debug, Clone, Args)]
+pub struct WorkloadArgs {
+    /// Which servers.
+    #[command(flatten)]
+    pub target: TargetArgs,
+    /// How measured.
+    #[command(flatten)]
+    pub measure: MeasureArgs,
+    /// What data.
+    #[command(flatten)]
+    pub data: DataArgs,
+}
+
+impl WorkloadArgs {
+    /// Measures `what`.
+    fn task<P: Protocol>(&self, credentials: P::Credentials, what: What<P::Workload>) -> Task<P> {
+        Task {
+            target: self.target.clone(),
+            measure: self.measure.clone(),
+            credentials,
+            what,
+        }
+    }
+}
+
 /// How much load.
 #[derive(Debug, Clone, Serialize)]
 pub struct LoadArgs {
@@ -167,6 +196,14 @@ impl LoadArgs {
         })
     }
 
+    /// At a steady rate, for a workload of latencies.
+    fn steady(self) -> Self {
+        Self {
+            rate: self.rate.or(Some(LATENCY_RATE)),
+            ..self
+        }
+    }
+
     /// The key space these arguments describe.
     pub fn keys(&self) -> anyhow::Result<KeySpace> {
         KeySpace::new(&self.key_prefix, self.key_size, self.key_space_size)
@@ -194,6 +231,23 @@ pub struct SuiteArgs {
     /// Only the measurements whose names contain one of these words.
     #[arg(long, value_delimiter = ',')]
     pub only: Vec<String>,
+}
+
+impl SuiteArgs {
+    /// Measures the wanted part of a protocol's list.
+    fn task<P: Protocol>(
+        &self,
+        credentials: P::Credentials,
+        entries: fn(cluster: bool) -> Vec<Entry<P::Workload>>,
+        among: fn(keys: u64) -> Vec<Entry<P::Workload>>,
+    ) -> Task<P> {
+        Task {
+            target: self.target.clone(),
+            measure: self.measure.clone(),
+            credentials,
+            what: What::Suite(self.suite(entries, among)),
+        }
+    }
 }
 
 impl MeasureArgs {

@@ -3,7 +3,7 @@
 use anyhow::ensure;
 use clap::{Args, Subcommand};
 
-use super::{DataArgs, LATENCY_RATE, LoadArgs, MeasureArgs, SuiteArgs, TargetArgs, per_mille};
+use super::{LoadArgs, SuiteArgs, WorkloadArgs, per_mille};
 use crate::task::{Task, What};
 use crate::zookeeper::{Create, Multi, Operation, Workload, ZooKeeper, suite};
 
@@ -48,21 +48,15 @@ pub enum Command {
 /// What all workloads take.
 #[derive(Debug, Clone, Args)]
 pub struct CommonArgs {
-    /// Which servers.
+    /// What every protocol's workloads take.
     #[command(flatten)]
-    pub target: TargetArgs,
-    /// How measured.
-    #[command(flatten)]
-    pub measure: MeasureArgs,
+    pub shared: WorkloadArgs,
     /// Sessions, each on a connection of its own.
     #[arg(long, default_value_t = 1)]
     pub sessions: usize,
     /// Requests that each session has in flight; it asks again when one was answered.
     #[arg(long, default_value_t = 1)]
     pub outstanding: usize,
-    /// What data.
-    #[command(flatten)]
-    pub data: DataArgs,
 }
 
 /// `bench zookeeper create`.
@@ -168,35 +162,26 @@ impl Command {
             }
             Self::Connect(args) => {
                 ensure!(
-                    args.common.data.rate.is_none(),
+                    args.common.shared.data.rate.is_none(),
                     "--rate does not apply to connect"
                 );
                 let resume = args.resume;
                 (Workload::Connect { resume }, &args.common)
             }
             Self::Fill(common) => (requests(Operation::Fill), common),
-            Self::Suite(args) => return Ok(suite_task(args)),
-        };
-        let mut load = self.load(common)?;
-        if matches!(self, Self::WatchLatency(_)) {
-            load.rate.get_or_insert(LATENCY_RATE);
-        }
-        let what = if matches!(self, Self::Fill(_)) {
-            What::Fill { workload, load }
-        } else {
-            let name = format!("{} {}/{}", self.name(), load.clients, load.connections);
-            What::Workload {
-                name,
-                workload,
-                load,
+            Self::Suite(args) => {
+                return Ok(args.task((), suite::entries, suite::entries_among));
             }
         };
-        Ok(Task {
-            target: common.target.clone(),
-            measure: common.measure.clone(),
-            credentials: (),
-            what,
-        })
+        let load = self.load(common)?;
+        let what = if matches!(self, Self::Fill(_)) {
+            What::Fill { workload, load }
+        } else if matches!(self, Self::WatchLatency(_)) {
+            What::named(self.name(), workload, load.steady())
+        } else {
+            What::named(self.name(), workload, load)
+        };
+        Ok(common.shared.task((), what))
     }
 
     fn load(&self, common: &CommonArgs) -> anyhow::Result<LoadArgs> {
@@ -213,7 +198,7 @@ impl Command {
             | Self::Fill(_)
             | Self::Suite(_) => common.sessions.saturating_mul(common.outstanding),
         };
-        LoadArgs::new(clients, common.sessions, &common.data, PREFIX)
+        LoadArgs::new(clients, common.sessions, &common.shared.data, PREFIX)
     }
 
     /// The name in tables.
@@ -250,21 +235,12 @@ impl CreateArgs {
 impl MultiArgs {
     fn operation(&self) -> anyhow::Result<Operation> {
         ensure!(
-            self.sets > 0 && self.sets as u64 <= self.common.data.key_space_size,
+            self.sets > 0 && self.sets as u64 <= self.common.shared.data.key_space_size,
             "--sets must be at least 1 and at most the key space"
         );
         Ok(Operation::Multi(Multi {
             sets: self.sets,
             checks: self.checks,
         }))
-    }
-}
-
-fn suite_task(args: &SuiteArgs) -> Task<ZooKeeper> {
-    Task {
-        target: args.target.clone(),
-        measure: args.measure.clone(),
-        credentials: (),
-        what: What::Suite(args.suite(suite::entries, suite::entries_among)),
     }
 }

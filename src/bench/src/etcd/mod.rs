@@ -193,8 +193,6 @@ impl Protocol for Etcd {
             Workload::Unary(_) | Workload::KeepAlive { .. } => plan.connections.min(plan.clients),
             Workload::Watch { watchers, .. } => plan.connections.min(watchers),
         };
-        let share = |number| share_of(plan.clients, connections, number);
-        let rate = plan.per_second.map(|rate| rate / connections as f64);
         let members = (0..connections).map(|number| match plan.workload {
             Workload::Unary(operation) => {
                 let order = match operation {
@@ -206,10 +204,10 @@ impl Protocol for Etcd {
                     | Operation::LeaseGrant { .. } => plan.order(number, connections),
                 };
                 let role = Role::Unary(requests(plan, operation, order, number));
-                plan.spec(role, number, share(number), rate)
+                plan.asking(role, number, connections)
             }
             Workload::KeepAlive { ttl_s } => {
-                plan.spec(Role::KeepAlive { ttl_s }, number, share(number), rate)
+                plan.asking(Role::KeepAlive { ttl_s }, number, connections)
             }
             Workload::Watch {
                 streams,
@@ -221,7 +219,7 @@ impl Protocol for Etcd {
                     watchers: share_of(watchers, connections, number),
                     prev_kv,
                 };
-                plan.spec(role, number, 0, None)
+                plan.silent(role, number)
             }
         });
         let mut members: Vec<_> = members.collect();
@@ -230,12 +228,8 @@ impl Protocol for Etcd {
                 stamped: true,
                 prev_kv,
             });
-            let one_key = Order::Sequential { next: 0, step: 0 };
-            let role = Role::Unary(requests(plan, put, one_key, connections));
-            members.push(MemberSpec {
-                writes_for_watchers: true,
-                ..plan.spec(role, 0, plan.clients, plan.per_second)
-            });
+            let role = Role::Unary(requests(plan, put, Order::one_key(), connections));
+            members.push(plan.writing(role));
         }
         members
     }
@@ -247,24 +241,14 @@ impl Protocol for Etcd {
         rest: Slice,
     ) -> anyhow::Result<Box<dyn Member>> {
         let mut connection = call::open(&spec.endpoint, plan.protocol.token.clone()).await?;
-        let (clients, per_second) = (spec.clients, spec.per_second);
         Ok(match &spec.role {
             Role::Unary(requests) => {
-                let watched = spec.writes_for_watchers.then(|| shared.clone());
-                let calls = Calls::new(requests.clone(), clients);
-                let session = Load::new(calls, clients, per_second, watched, rest);
-                Box::new(Driven {
-                    connection,
-                    session,
-                })
+                let calls = Calls::new(requests.clone(), spec.clients);
+                Driven::by(Load::new(calls, spec, shared, rest), connection)
             }
             Role::KeepAlive { ttl_s } => {
-                let keep_alives = KeepAlives::grant(&mut connection, *ttl_s, clients).await?;
-                let session = Load::new(keep_alives, clients, per_second, None, rest);
-                Box::new(Driven {
-                    connection,
-                    session,
-                })
+                let keep_alives = KeepAlives::grant(&mut connection, *ttl_s, spec.clients).await?;
+                Driven::by(Load::new(keep_alives, spec, shared, rest), connection)
             }
             Role::Watch {
                 streams,
@@ -275,10 +259,7 @@ impl Protocol for Etcd {
                 let mut session =
                     Watch::new(key, *prev_kv, *streams, *watchers, shared.clone(), rest);
                 connection.drive(&mut session).await?;
-                Box::new(Driven {
-                    connection,
-                    session,
-                })
+                Driven::by(session, connection)
             }
         })
     }

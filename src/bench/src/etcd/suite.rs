@@ -2,7 +2,7 @@
 
 use super::{Operation, Put, Range, Txn, Workload};
 use crate::compare::Figure;
-use crate::suite::{Entry, Goal, KEYS, SIZES, load};
+use crate::suite::{Entry, Goal, Keys, SIZES};
 
 /// What all keys begin with.
 const PREFIX: &str = "bench/";
@@ -19,12 +19,7 @@ const TTL_S: i64 = 300;
 
 /// The workloads for one server or for a cluster.
 pub fn entries(cluster: bool) -> Vec<Entry<Workload>> {
-    let entry = |name: &str, (clients, connections), workload, goals| Entry {
-        name: format!("{name} {clients}/{connections}"),
-        workload,
-        load: load(clients, connections, KEYS, PREFIX),
-        goals,
-    };
+    let keys = Keys::usual(PREFIX);
     let unary = Workload::Unary;
     let put = Put::default();
     let range = |serializable| Range {
@@ -39,13 +34,13 @@ pub fn entries(cluster: bool) -> Vec<Entry<Workload>> {
             (true, (64, 8)) => vec![Goal::at_least(CLUSTER_PUT_GOAL)],
             (true, _) => vec![],
         };
-        entries.push(entry("put", size, unary(Operation::Put(put)), goals));
+        entries.push(keys.entry("put", size, unary(Operation::Put(put)), goals));
     }
     for (name, serializable) in [("range l", false), ("range s", true)] {
         for size in SIZES {
             let goals = vec![Goal::at_least(READ_GOAL)];
             let operation = Operation::Range(range(serializable));
-            entries.push(entry(name, size, unary(operation), goals));
+            entries.push(keys.entry(name, size, unary(operation), goals));
         }
     }
     let mixed = Operation::Mixed {
@@ -55,8 +50,8 @@ pub fn entries(cluster: bool) -> Vec<Entry<Workload>> {
     };
     let txn = Operation::Txn(Txn { puts: 1, guards: 1 });
     let middle = SIZES[1];
-    entries.push(entry("mixed 90/10", middle, unary(mixed), vec![]));
-    entries.push(entry("txn", middle, unary(txn), vec![]));
+    entries.push(keys.entry("mixed 90/10", middle, unary(mixed), vec![]));
+    entries.push(keys.entry("txn", middle, unary(txn), vec![]));
     for watchers in [100, 1_000] {
         let workload = Workload::Watch {
             streams: 8,
@@ -64,24 +59,21 @@ pub fn entries(cluster: bool) -> Vec<Entry<Workload>> {
             prev_kv: false,
         };
         let name = format!("watch {watchers} watchers");
-        entries.push(entry(&name, (1, 8), workload, vec![]));
+        entries.push(keys.entry(&name, (1, 8), workload, vec![]));
     }
     let keep_alive = Workload::KeepAlive { ttl_s: TTL_S };
-    entries.push(entry("lease keepalive", middle, keep_alive, vec![]));
+    entries.push(keys.entry("lease keepalive", middle, keep_alive, vec![]));
     let grant = unary(Operation::LeaseGrant { ttl_s: TTL_S });
-    entries.push(entry("lease grant", middle, grant, vec![]));
+    entries.push(keys.entry("lease grant", middle, grant, vec![]));
     entries
 }
 
 /// What is measured over a large key space.
 pub fn entries_among(keys: u64) -> Vec<Entry<Workload>> {
     let memory = Goal::at_most(Figure::Memory, MEMORY_GOAL);
-    let entry = |name: &str, clients, connections, operation, goals| Entry {
-        name: format!("{name} {clients}/{connections}, {keys} keys"),
-        workload: Workload::Unary(operation),
-        load: load(clients, connections, keys, PREFIX),
-        goals,
-    };
+    let keys = Keys::many(PREFIX, keys, "keys");
+    let unary = Workload::Unary;
+    let put = Operation::Put(Put::default());
     let one = Operation::Range(Range {
         serializable: true,
         ..Range::default()
@@ -92,21 +84,19 @@ pub fn entries_among(keys: u64) -> Vec<Entry<Workload>> {
         ..Range::default()
     });
     vec![
-        entry(
+        keys.entry(
             "range s",
-            64,
-            4,
-            one,
+            (64, 4),
+            unary(one),
             vec![memory, Goal::at_least(READ_GOAL)],
         ),
-        entry(
+        keys.entry(
             "range l limit 100",
-            1,
-            1,
-            page,
+            (1, 1),
+            unary(page),
             vec![Goal::at_least(LIMITED_RANGE_GOAL)],
         ),
-        entry("put", 64, 8, Operation::Put(Put::default()), vec![]),
+        keys.entry("put", (64, 8), unary(put), vec![]),
     ]
 }
 

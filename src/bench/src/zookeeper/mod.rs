@@ -16,7 +16,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::connection::CONNECT_MS_MAX;
-use crate::fan_out::{FanOut, share_of};
+use crate::fan_out::FanOut;
 use crate::generator::{MemberSpec, Plan};
 use crate::keys::{KeySpace, Order};
 use crate::load::{Load, Slice};
@@ -179,7 +179,6 @@ impl Protocol for ZooKeeper {
 
     fn members(plan: &Plan<Self>) -> Vec<MemberSpec<Role>> {
         let sessions = plan.connections;
-        let rate = plan.per_second.map(|rate| rate / sessions as f64);
         let members = (0..sessions).map(|number| match plan.workload {
             Workload::Requests(operation) => {
                 let order = match operation {
@@ -199,22 +198,19 @@ impl Protocol for ZooKeeper {
                     order,
                     number,
                 };
-                plan.spec(role, number, share_of(plan.clients, sessions, number), rate)
+                plan.asking(role, number, sessions)
             }
-            Workload::Watch { one_shot } => plan.spec(Role::Watch { one_shot }, number, 0, None),
-            Workload::Connect { resume } => plan.spec(Role::Connect { resume }, number, 0, None),
+            Workload::Watch { one_shot } => plan.silent(Role::Watch { one_shot }, number),
+            Workload::Connect { resume } => plan.silent(Role::Connect { resume }, number),
         });
         let mut members: Vec<_> = members.collect();
         if let Workload::Watch { .. } = plan.workload {
             let role = Role::Requests {
                 operation: Operation::Set,
-                order: Order::Sequential { next: 0, step: 0 },
+                order: Order::one_key(),
                 number: sessions,
             };
-            members.push(MemberSpec {
-                writes_for_watchers: true,
-                ..plan.spec(role, 0, plan.clients, plan.per_second)
-            });
+            members.push(plan.writing(role));
         }
         members
     }
@@ -232,23 +228,15 @@ impl Protocol for ZooKeeper {
                 number,
             } => {
                 let connection = call::open(&spec.endpoint).await?;
-                let (clients, per_second) = (spec.clients, spec.per_second);
+                let clients = spec.clients;
                 let requests = Requests::new(*operation, order.clone(), clients, plan, *number)?;
-                let watched = spec.writes_for_watchers.then(|| shared.clone());
-                let session = Load::new(requests, clients, per_second, watched, rest);
-                Box::new(Driven {
-                    connection,
-                    session,
-                })
+                Driven::by(Load::new(requests, spec, shared, rest), connection)
             }
             Role::Watch { one_shot } => {
                 let mut connection = call::open(&spec.endpoint).await?;
                 let mut session = Watch::new(plan.keys.key(0), *one_shot, shared.clone(), rest);
                 connection.drive(&mut session).await?;
-                Box::new(Driven {
-                    connection,
-                    session,
-                })
+                Driven::by(session, connection)
             }
             Role::Connect { resume } => {
                 Box::new(Storm::new(spec.endpoint.clone(), *resume, rest).await?)

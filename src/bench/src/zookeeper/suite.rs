@@ -2,7 +2,7 @@
 
 use super::{Create, Multi, Operation, Workload};
 use crate::compare::Figure;
-use crate::suite::{Entry, Goal, KEYS, SIZES, load};
+use crate::suite::{Entry, Goal, Keys, SIZES};
 
 /// Where the nodes of the workloads are, those that are listed, and those among many.
 const PREFIX: &str = "/bench/";
@@ -24,12 +24,7 @@ const MEMORY_GOAL: f64 = 1.0 / 3.0;
 
 /// The workloads for one server or for a cluster.
 pub fn entries(cluster: bool) -> Vec<Entry<Workload>> {
-    let entry = |name: &str, (clients, sessions), workload, goals| Entry {
-        name: format!("{name} {clients}/{sessions}"),
-        workload,
-        load: load(clients, sessions, KEYS, PREFIX),
-        goals,
-    };
+    let keys = Keys::usual(PREFIX);
     let requests = Workload::Requests;
     let [_, middle, many] = SIZES;
     let get = requests(Operation::Get { sync: false });
@@ -40,64 +35,46 @@ pub fn entries(cluster: bool) -> Vec<Entry<Workload>> {
             (true, true) => vec![Goal::at_least(CLUSTER_SET_GOAL)],
             (true, false) => vec![],
         };
-        entries.push(entry("set", size, requests(Operation::Set), goals));
+        entries.push(keys.entry("set", size, requests(Operation::Set), goals));
     }
-    entries.push(entry("get", SIZES[0], get, vec![]));
-    entries.push(entry("get", middle, get, vec![Goal::at_least(GET_GOAL)]));
+    entries.push(keys.entry("get", SIZES[0], get, vec![]));
+    entries.push(keys.entry("get", middle, get, vec![Goal::at_least(GET_GOAL)]));
     let goals = vec![Goal::at_least(GET_UNPIPELINED_GOAL)];
-    entries.push(entry("get", (64, 64), get, goals));
-    entries.push(entry("get", many, get, vec![Goal::at_least(GET_GOAL)]));
+    entries.push(keys.entry("get", (64, 64), get, goals));
+    entries.push(keys.entry("get", many, get, vec![Goal::at_least(GET_GOAL)]));
     let synced = requests(Operation::Get { sync: true });
-    entries.push(entry("sync and get", middle, synced, vec![]));
+    entries.push(keys.entry("sync and get", middle, synced, vec![]));
     let mixed = requests(Operation::Mixed {
         reads_per_mille: 900,
     });
-    entries.push(entry(
-        "mixed 90/10",
-        middle,
-        mixed,
-        vec![Goal::at_least(MIXED_GOAL)],
-    ));
+    let goals = vec![Goal::at_least(MIXED_GOAL)];
+    entries.push(keys.entry("mixed 90/10", middle, mixed, goals));
     let create = requests(Operation::Create(Create::default()));
-    entries.push(entry("create and delete", middle, create, vec![]));
+    entries.push(keys.entry("create and delete", middle, create, vec![]));
     let multi = requests(Operation::Multi(Multi { sets: 1, checks: 1 }));
-    entries.push(entry("multi", middle, multi, vec![]));
-    entries.push(Entry {
-        load: load(middle.0, middle.1, LISTED, LISTED_PREFIX),
-        ..entry(
-            "children of 100",
-            middle,
-            requests(Operation::Children),
-            vec![],
-        )
-    });
+    entries.push(keys.entry("multi", middle, multi, vec![]));
+    let listed = Keys::some(LISTED_PREFIX, LISTED);
+    let children = requests(Operation::Children);
+    entries.push(listed.entry("children of 100", middle, children, vec![]));
     for sessions in [100, 1_000] {
         let goals = vec![Goal::at_most(Figure::Cpu, WATCH_CPU_GOAL)];
         let goals = if sessions == 1_000 { goals } else { vec![] };
         for (name, one_shot) in [("watch", false), ("watch once", true)] {
             let workload = Workload::Watch { one_shot };
-            entries.push(entry(name, (1, sessions), workload, goals.clone()));
+            entries.push(keys.entry(name, (1, sessions), workload, goals.clone()));
         }
     }
     for (name, resume) in [("connect", false), ("reconnect", true)] {
-        entries.push(entry(
-            name,
-            (100, 100),
-            Workload::Connect { resume },
-            vec![],
-        ));
+        let connect = Workload::Connect { resume };
+        entries.push(keys.entry(name, (100, 100), connect, vec![]));
     }
     entries
 }
 
 /// What is measured among many nodes of one parent.
 pub fn entries_among(keys: u64) -> Vec<Entry<Workload>> {
-    let entry = |name: &str, (clients, sessions), operation, goals| Entry {
-        name: format!("{name} {clients}/{sessions}, {keys} nodes"),
-        workload: Workload::Requests(operation),
-        load: load(clients, sessions, keys, MANY_PREFIX),
-        goals,
-    };
+    let keys = Keys::many(MANY_PREFIX, keys, "nodes");
+    let requests = Workload::Requests;
     let middle = SIZES[1];
     let memory = Goal::at_most(Figure::Memory, MEMORY_GOAL);
     let create = Operation::Create(Create {
@@ -105,17 +82,17 @@ pub fn entries_among(keys: u64) -> Vec<Entry<Workload>> {
         ..Create::default()
     });
     vec![
-        entry(
+        keys.entry(
             "get",
             middle,
-            Operation::Get { sync: false },
+            requests(Operation::Get { sync: false }),
             vec![memory, Goal::at_least(GET_GOAL)],
         ),
-        entry("set", middle, Operation::Set, vec![]),
-        entry(
+        keys.entry("set", middle, requests(Operation::Set), vec![]),
+        keys.entry(
             "create and delete",
             middle,
-            create,
+            requests(create),
             vec![Goal::at_least(CREATE_AMONG_MANY_GOAL)],
         ),
     ]
