@@ -1,36 +1,22 @@
-//! The generator against a ZooKeeper that counts what reaches it: what the report says must be
-//! what happened, and a server that loses writes or answers out of order must be found out.
+//! A server of a few of ZooKeeper's requests.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use clap::Parser;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+
+use crate::{Fate, Fault, bench, check_counted, check_found_out, listen, operations};
 
 const STAT_BYTES: usize = 68;
 const STAT_VERSION_AT: usize = 32;
 const STAT_CHILDREN_AT: usize = 56;
 const NODE_EXISTS: i32 = -110;
 const NO_NODE: i32 = -101;
-
-/// How the server misbehaves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fault {
-    None,
-    /// Acknowledges each tenth set without doing it.
-    LosesWrites,
-    /// Refuses each tenth set.
-    RefusesWrites,
-    /// Answers each pair of requests the wrong way round.
-    SwapsAnswers,
-    /// Finds nodes without data.
-    FindsNothing,
-}
 
 struct State {
     fault: Fault,
@@ -139,14 +125,15 @@ impl State {
                 Ok([vec![0, 0, 0, 1, 7], tree.stat(&path)].concat())
             }
             5 => {
-                match self.fault {
-                    Fault::LosesWrites if nth % 10 == 9 => return Ok(tree.stat(&path)),
-                    Fault::RefusesWrites if nth % 10 == 9 => return Err(NO_NODE),
-                    _ => {}
+                match self.fault.fate(nth) {
+                    Fate::Lost => {}
+                    Fate::Refused => return Err(NO_NODE),
+                    Fate::Done => {
+                        tree.zxid += 1;
+                        *tree.nodes.get_mut(&path).expect("filled in") += 1;
+                        tree.fire(&path);
+                    }
                 }
-                tree.zxid += 1;
-                *tree.nodes.get_mut(&path).expect("filled in") += 1;
-                tree.fire(&path);
                 Ok(tree.stat(&path))
             }
             8 => Ok([vec![0, 0, 0, 1], string("name")].concat()),
@@ -216,12 +203,6 @@ impl State {
     }
 }
 
-#[derive(Parser)]
-struct Cli {
-    #[command(flatten)]
-    bench: bench::BenchArgs,
-}
-
 /// Starts a server on a free port; it ends with the test's runtime.
 async fn serve(fault: Fault) -> (Arc<State>, String) {
     let mut tree = Tree::default();
@@ -232,8 +213,7 @@ async fn serve(fault: Fault) -> (Arc<State>, String) {
         connections: AtomicU64::new(0),
         tree: Mutex::new(tree),
     });
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let endpoint = listener.local_addr().expect("bound").to_string();
+    let (listener, endpoint) = listen().await;
     let served = state.clone();
     tokio::spawn(async move {
         while let Ok((socket, _)) = listener.accept().await {
@@ -243,34 +223,19 @@ async fn serve(fault: Fault) -> (Arc<State>, String) {
     (state, endpoint)
 }
 
-/// Runs `triglot bench zookeeper` on 50 nodes and returns its first series, and how many requests
-/// the measurement made the server answer.
-async fn bench(state: &State, endpoint: &str, command: &str) -> anyhow::Result<(Value, u64)> {
-    let folder = tempfile::tempdir()?;
-    let json = folder.path().join("report.json");
-    let run = async |command: String| {
-        let command = format!(
-            "bench zookeeper {command} --endpoints {endpoint} --key-space-size 50 --warmup-ms 0 \
-             --settle-ms 0 --slice-ms 60 --rounds 2 --json {}",
-            json.display()
-        );
-        bench::run(Cli::parse_from(command.split_whitespace()).bench).await
+/// Runs `triglot bench zookeeper` on 50 nodes and returns its series, and how many requests the
+/// measurement made the server answer.
+async fn measure(state: &State, endpoint: &str, command: &str) -> anyhow::Result<(Value, u64)> {
+    let run = async |command: &str| {
+        let where_to = format!("--endpoints {endpoint} --key-space-size 50");
+        bench(&format!("zookeeper {command} {where_to}")).await
     };
-    run("fill".into()).await?;
+    run("fill").await?;
     let before = state.requests.load(Ordering::SeqCst);
     state.connections.store(0, Ordering::SeqCst);
-    run(command.into()).await?;
-    let report: Value = serde_json::from_slice(&std::fs::read(&json)?)?;
+    let [series] = <[Value; 1]>::try_from(run(command).await?).expect("one server");
     let reached = state.requests.load(Ordering::SeqCst) - before;
-    Ok((report["outcomes"][0]["series"][0].clone(), reached))
-}
-
-fn operations(series: &Value) -> u64 {
-    let slices = series["slices"].as_array().expect("slices");
-    slices
-        .iter()
-        .map(|slice| slice["operations"].as_u64().expect("a count"))
-        .sum()
+    Ok((series, reached))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -287,12 +252,9 @@ async fn every_operation_counted_reached_the_server() {
         "mixed --read-ratio 0.5 --outstanding 8",
     ] {
         let (state, endpoint) = serve(Fault::None).await;
-        let outcome = bench(&state, &endpoint, command).await;
+        let outcome = measure(&state, &endpoint, command).await;
         let (series, reached) = outcome.unwrap_or_else(|error| panic!("{command}: {error:#}"));
-        assert!(reached > 0, "{command}");
-        assert_eq!(operations(&series), reached, "{command}");
-        assert_eq!(series["misses"], 0, "{command}");
-        assert_eq!(series["failures"], serde_json::json!({}), "{command}");
+        check_counted(&series, reached, command);
         assert_eq!(series["version"], "3.9.6", "{command}");
     }
 }
@@ -306,7 +268,7 @@ async fn filling_in_makes_what_is_missing() {
         tree.nodes.insert("/bench".into(), 0);
         tree.nodes.insert("/bench/000000007".into(), 0);
     }
-    let outcome = bench(&state, &endpoint, "fill --sessions 4").await;
+    let outcome = measure(&state, &endpoint, "fill --sessions 4").await;
     let (series, reached) = outcome.expect("it serves");
     assert_eq!((operations(&series), reached), (0, 50));
     assert_eq!(series["failures"]["error -110"], 50);
@@ -316,18 +278,13 @@ async fn filling_in_makes_what_is_missing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_loses_writes_is_found_out() {
     let (state, endpoint) = serve(Fault::LosesWrites).await;
-    let outcome = bench(&state, &endpoint, "set --outstanding 4").await;
-    let error = outcome.expect_err("a tenth of the writes is lost");
-    assert!(
-        error.to_string().contains("its revision moved by"),
-        "{error:#}"
-    );
+    check_found_out(measure(&state, &endpoint, "set --outstanding 4").await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_breaks_a_sessions_order_is_found_out() {
     let (state, endpoint) = serve(Fault::SwapsAnswers).await;
-    let outcome = bench(&state, &endpoint, "set --outstanding 4").await;
+    let outcome = measure(&state, &endpoint, "set --outstanding 4").await;
     let error = outcome.expect_err("answers are swapped");
     assert!(error.to_string().contains("in place of"), "{error:#}");
 }
@@ -335,14 +292,14 @@ async fn a_server_that_breaks_a_sessions_order_is_found_out() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn failures_and_empty_answers_are_counted() {
     let (state, endpoint) = serve(Fault::RefusesWrites).await;
-    let outcome = bench(&state, &endpoint, "set --outstanding 4").await;
+    let outcome = measure(&state, &endpoint, "set --outstanding 4").await;
     let (series, reached) = outcome.expect("refusals do not end a benchmark");
     let refused = series["failures"]["error -101"].as_u64().expect("some");
     assert!(refused > 0);
     assert_eq!(operations(&series) + refused, reached);
 
     let (state, endpoint) = serve(Fault::FindsNothing).await;
-    let outcome = bench(&state, &endpoint, "get --outstanding 4").await;
+    let outcome = measure(&state, &endpoint, "get --outstanding 4").await;
     let (series, reached) = outcome.expect("it answers");
     assert_eq!(series["misses"].as_u64(), Some(reached));
 }
@@ -356,7 +313,7 @@ async fn every_watcher_sees_every_write() {
         "watch-fanout --outstanding 4 --sessions 3",
     ] {
         let (state, endpoint) = serve(Fault::None).await;
-        let outcome = bench(&state, &endpoint, command).await;
+        let outcome = measure(&state, &endpoint, command).await;
         let (series, sets) = outcome.unwrap_or_else(|error| panic!("{command}: {error:#}"));
         let sessions = if command.contains("10") { 10 } else { 3 };
         assert!(sets > 0);
@@ -364,7 +321,9 @@ async fn every_watcher_sees_every_write() {
     }
     let (state, endpoint) = serve(Fault::None).await;
     let command = "watch-fanout --one-shot --outstanding 4 --sessions 3";
-    let (series, _) = bench(&state, &endpoint, command).await.expect("it serves");
+    let (series, _) = measure(&state, &endpoint, command)
+        .await
+        .expect("it serves");
     assert!(operations(&series) > 0);
 }
 
@@ -372,7 +331,7 @@ async fn every_watcher_sees_every_write() {
 async fn connections_are_counted_in_a_storm() {
     for command in ["connect", "connect --resume"] {
         let (state, endpoint) = serve(Fault::None).await;
-        let outcome = bench(&state, &endpoint, &format!("{command} --sessions 4")).await;
+        let outcome = measure(&state, &endpoint, &format!("{command} --sessions 4")).await;
         let (series, _) = outcome.unwrap_or_else(|error| panic!("{command}: {error:#}"));
         let opened = state.connections.load(Ordering::SeqCst);
         let counted = operations(&series);

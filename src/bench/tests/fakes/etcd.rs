@@ -1,18 +1,14 @@
-//! The generator against a server that counts what reaches it: what the report says must be what
-//! happened, and a server that loses writes must be found out.
+//! A server of a few of etcd's calls.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use axum::extract::Request as HttpRequest;
-use clap::Parser;
 use proto::etcdserverpb::{
     PutRequest, PutResponse, RangeRequest, RangeResponse, ResponseHeader, StatusRequest,
     StatusResponse, TxnRequest, TxnResponse, WatchRequest, WatchResponse,
 };
 use proto::mvccpb::{Event, KeyValue};
-use serde_json::Value;
-use tokio::net::TcpListener;
 use tokio::sync::{broadcast, mpsc};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
@@ -21,19 +17,9 @@ use tonic::{Request, Response, Status, Streaming};
 use tonic_prost::ProstCodec;
 use tower::service_fn;
 
-type Answer<T> = Result<Response<T>, Status>;
+use crate::{Fate, Fault, bench, check_counted, check_found_out, listen, operations};
 
-/// How the server misbehaves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fault {
-    None,
-    /// Acknowledges each tenth put without doing it.
-    LosesWrites,
-    /// Refuses each tenth put.
-    RefusesWrites,
-    /// Finds no key.
-    FindsNothing,
-}
+type Answer<T> = Result<Response<T>, Status>;
 
 struct State {
     fault: Fault,
@@ -103,12 +89,12 @@ impl Fake {
 
     fn put(&self, request: PutRequest) -> Answer<PutResponse> {
         let nth = self.0.requests.fetch_add(1, Ordering::SeqCst);
-        match self.0.fault {
-            Fault::LosesWrites if nth % 10 == 9 => {}
-            Fault::RefusesWrites if nth % 10 == 9 => {
+        match self.0.fault.fate(nth) {
+            Fate::Lost => {}
+            Fate::Refused => {
                 return Err(Status::resource_exhausted("etcdserver: too many requests"));
             }
-            Fault::None | Fault::LosesWrites | Fault::RefusesWrites | Fault::FindsNothing => {
+            Fate::Done => {
                 self.0.revision.fetch_add(1, Ordering::SeqCst);
                 let kv = KeyValue {
                     key: request.key,
@@ -187,12 +173,6 @@ impl Fake {
     }
 }
 
-#[derive(Parser)]
-struct Cli {
-    #[command(flatten)]
-    bench: bench::BenchArgs,
-}
-
 /// Starts a server on a free port; it ends with the test's runtime.
 async fn serve(fault: Fault) -> (Fake, String) {
     let fake = Fake(Arc::new(State {
@@ -201,8 +181,7 @@ async fn serve(fault: Fault) -> (Fake, String) {
         revision: AtomicI64::new(1),
         events: broadcast::channel(EVENTS_MAX).0,
     }));
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let endpoint = listener.local_addr().expect("bound").to_string();
+    let (listener, endpoint) = listen().await;
     let served = fake.clone();
     let answer = move |request| served.clone().serve(request);
     let router = axum::Router::new().fallback(answer);
@@ -210,27 +189,6 @@ async fn serve(fault: Fault) -> (Fake, String) {
     (fake, endpoint)
 }
 
-/// Runs `triglot bench` and returns its JSON.
-async fn bench(command: &str) -> anyhow::Result<Value> {
-    let folder = tempfile::tempdir()?;
-    let json = folder.path().join("report.json");
-    let mut words = vec!["bench"];
-    words.extend(command.split_whitespace());
-    words.extend("--warmup-ms 0 --settle-ms 0 --slice-ms 60 --rounds 2 --json".split(' '));
-    words.push(json.to_str().expect("a temporary folder's name is text"));
-    bench::run(Cli::parse_from(words).bench).await?;
-    Ok(serde_json::from_slice(&std::fs::read(&json)?)?)
-}
-
-fn operations(series: &Value) -> u64 {
-    let slices = series["slices"].as_array().expect("slices");
-    slices
-        .iter()
-        .map(|slice| slice["operations"].as_u64().expect("a count"))
-        .sum()
-}
-
-/// The first thing asked of a load generator: its count is the server's count.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_operation_counted_reached_the_server() {
     for command in [
@@ -242,14 +200,9 @@ async fn every_operation_counted_reached_the_server() {
         "txn --txn-ops 3 --clients 2",
     ] {
         let (fake, endpoint) = serve(Fault::None).await;
-        let report = bench(&format!("{command} --endpoints {endpoint}")).await;
-        let report = report.unwrap_or_else(|error| panic!("{command}: {error:#}"));
-        let series = &report["outcomes"][0]["series"][0];
-        let reached = fake.0.requests.load(Ordering::SeqCst);
-        assert!(reached > 0, "{command}");
-        assert_eq!(operations(series), reached, "{command}");
-        assert_eq!(series["misses"], 0, "{command}");
-        assert_eq!(series["failures"], serde_json::json!({}), "{command}");
+        let series = bench(&format!("{command} --endpoints {endpoint}")).await;
+        let series = series.unwrap_or_else(|error| panic!("{command}: {error:#}"));
+        check_counted(&series[0], fake.0.requests.load(Ordering::SeqCst), command);
     }
 }
 
@@ -258,13 +211,13 @@ async fn two_servers_take_turns_and_are_compared() {
     let (subject, endpoint) = serve(Fault::None).await;
     let (baseline, against) = serve(Fault::None).await;
     let pid = std::process::id();
-    let report = bench(&format!(
+    let series = bench(&format!(
         "put --endpoints {endpoint} --against {against} --pid {pid} --against-pid {pid}"
     ))
     .await
     .expect("both serve");
-    for (at, fake) in [subject, baseline].iter().enumerate() {
-        let series = &report["outcomes"][0]["series"][at];
+    assert_eq!(series.len(), 2);
+    for (series, fake) in series.iter().zip([subject, baseline]) {
         assert_eq!(operations(series), fake.0.requests.load(Ordering::SeqCst));
         assert!(series["slices"][0]["rss_bytes"].as_u64() > Some(0));
     }
@@ -273,47 +226,39 @@ async fn two_servers_take_turns_and_are_compared() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_loses_writes_is_found_out() {
     let (_, endpoint) = serve(Fault::LosesWrites).await;
-    let error = bench(&format!("put --clients 4 --endpoints {endpoint}"))
-        .await
-        .expect_err("a tenth of the writes is lost");
-    assert!(
-        error.to_string().contains("its revision moved by"),
-        "{error:#}"
-    );
+    check_found_out(bench(&format!("put --clients 4 --endpoints {endpoint}")).await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn failures_and_empty_answers_are_counted() {
     let (fake, endpoint) = serve(Fault::RefusesWrites).await;
-    let report = bench(&format!("put --clients 4 --endpoints {endpoint}"))
+    let series = bench(&format!("put --clients 4 --endpoints {endpoint}"))
         .await
         .expect("refusals do not end a benchmark");
-    let series = &report["outcomes"][0]["series"][0];
+    let series = &series[0];
     let refused = &series["failures"]["grpc-status 8: etcdserver: too many requests"];
     let reached = fake.0.requests.load(Ordering::SeqCst);
     assert_eq!(refused.as_u64(), Some(reached / 10));
     assert_eq!(operations(series), reached - reached / 10);
 
     let (fake, endpoint) = serve(Fault::FindsNothing).await;
-    let report = bench(&format!("range --clients 4 --endpoints {endpoint}"))
+    let series = bench(&format!("range --clients 4 --endpoints {endpoint}"))
         .await
         .expect("it answers");
-    let series = &report["outcomes"][0]["series"][0];
     let reached = fake.0.requests.load(Ordering::SeqCst);
-    assert_eq!(series["misses"].as_u64(), Some(reached));
+    assert_eq!(series[0]["misses"].as_u64(), Some(reached));
 }
 
 /// Every put must reach every watcher before a slice is over.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_watcher_gets_every_event() {
     let (fake, endpoint) = serve(Fault::None).await;
-    let report = bench(&format!(
+    let series = bench(&format!(
         "watch-latency --rate 200 --watchers 10 --streams 3 --connections 2 --endpoints {endpoint}"
     ))
     .await
     .expect("it serves");
-    let series = &report["outcomes"][0]["series"][0];
     let puts = fake.0.requests.load(Ordering::SeqCst);
     assert!(puts > 0);
-    assert_eq!(operations(series), puts * 10);
+    assert_eq!(operations(&series[0]), puts * 10);
 }
