@@ -2,166 +2,82 @@
 //! has to be the same to the letter.
 
 use std::fmt::Write;
-
-/// The types of attributes that have a name, by their identifiers in DER; others are shown as numbers.
-const NAMES: [(&[u8], &str); 9] = [
-    (&[85, 4, 3], "CN"),
-    (&[85, 4, 6], "C"),
-    (&[85, 4, 7], "L"),
-    (&[85, 4, 8], "ST"),
-    (&[85, 4, 10], "O"),
-    (&[85, 4, 11], "OU"),
-    (&[85, 4, 9], "STREET"),
-    (&[9, 146, 38, 137, 147, 242, 44, 100, 1, 25], "DC"),
-    (&[9, 146, 38, 137, 147, 242, 44, 100, 1, 1], "UID"),
-];
-
-/// Tags of DER.
-const INTEGER: u8 = 0x02;
-const OBJECT_IDENTIFIER: u8 = 0x06;
-const UTF8_STRING: u8 = 0x0c;
-const PRINTABLE_STRING: u8 = 0x13;
-const T61_STRING: u8 = 0x14;
-const IA5_STRING: u8 = 0x16;
-const GENERAL_STRING: u8 = 0x1b;
-const BMP_STRING: u8 = 0x1e;
-const SEQUENCE: u8 = 0x30;
-const SET: u8 = 0x31;
-const VERSION: u8 = 0xa0;
+use x509_parser::asn1_rs::{Any, Tag, ToDer};
+use x509_parser::certificate::X509CertificateParser;
+use x509_parser::nom::Parser;
+use x509_parser::x509::{AttributeTypeAndValue, X509Name};
 
 /// What a certificate in DER calls its owner; none if it is no certificate.
 pub fn subject(certificate: &[u8]) -> Option<String> {
-    let mut outer = Der(certificate);
-    let mut signed = Der(outer.expect(SEQUENCE)?);
-    let mut fields = Der(signed.expect(SEQUENCE)?);
-    if fields.0.first() == Some(&VERSION) {
-        fields.next()?;
-    }
-    fields.expect(INTEGER)?; // serial number
-    fields.expect(SEQUENCE)?; // signature's algorithm
-    fields.expect(SEQUENCE)?; // issuer
-    fields.expect(SEQUENCE)?; // validity
-    let mut name = Der(fields.expect(SEQUENCE)?);
+    // Extensions are for who decides whether to trust it.
+    let mut parser = X509CertificateParser::new().with_deep_parse_extensions(false);
+    let (_, certificate) = parser.parse(certificate).ok()?;
+    spelled(certificate.subject())
+}
+
+fn spelled(name: &X509Name<'_>) -> Option<String> {
     let mut parts = Vec::new();
-    while !name.0.is_empty() {
-        parts.push(part(name.expect(SET)?)?);
+    for part in name.iter_rdn() {
+        let attributes: Option<Vec<String>> = part.iter().map(attribute).collect();
+        parts.push(attributes?.join("+"));
     }
     // The most general part comes first in a certificate, and last in text.
     parts.reverse();
     Some(parts.join(","))
 }
 
-/// A part of a name: mostly one attribute.
-fn part(set: &[u8]) -> Option<String> {
-    let mut set = Der(set);
-    let mut attributes = Vec::new();
-    while !set.0.is_empty() {
-        attributes.push(attribute(set.expect(SEQUENCE)?)?);
-    }
-    Some(attributes.join("+"))
-}
-
-fn attribute(pair: &[u8]) -> Option<String> {
-    let mut pair = Der(pair);
-    let kind = pair.expect(OBJECT_IDENTIFIER)?;
-    let value = pair.next()?;
-    let name = NAMES.iter().find(|(known, _)| *known == kind);
-    Some(match (name, value.text()) {
-        (Some((_, name)), Some(text)) => format!("{name}={}", escaped(&text)),
-        (Some((_, name)), None) => format!("{name}=#{}", hex(value.whole)),
-        (None, _) => format!("{}=#{}", dotted(kind), hex(value.whole)),
+fn attribute(attribute: &AttributeTypeAndValue<'_>) -> Option<String> {
+    let kind = attribute.attr_type().to_id_string();
+    let value = attribute.attr_value();
+    Some(match (keyword(&kind), text(value)) {
+        (Some(keyword), Some(text)) => format!("{keyword}={}", escaped(&text)),
+        (keyword, _) => format!("{}=#{}", keyword.unwrap_or(&kind), hex(value)?),
     })
 }
 
-/// What is left to read.
-struct Der<'a>(&'a [u8]);
-
-/// One value.
-struct Value<'a> {
-    tag: u8,
-    content: &'a [u8],
-    /// With its tag and length.
-    whole: &'a [u8],
+/// The name of a type of attribute; those without are shown by their numbers, and their values as
+/// bytes.
+fn keyword(kind: &str) -> Option<&'static str> {
+    Some(match kind {
+        "2.5.4.3" => "CN",
+        "2.5.4.6" => "C",
+        "2.5.4.7" => "L",
+        "2.5.4.8" => "ST",
+        "2.5.4.9" => "STREET",
+        "2.5.4.10" => "O",
+        "2.5.4.11" => "OU",
+        "0.9.2342.19200300.100.1.1" => "UID",
+        "0.9.2342.19200300.100.1.25" => "DC",
+        _ => return None,
+    })
 }
 
-impl<'a> Der<'a> {
-    fn next(&mut self) -> Option<Value<'a>> {
-        let (&tag, rest) = self.0.split_first()?;
-        let (&first, rest) = rest.split_first()?;
-        let (len, rest) = match first {
-            0..=0x7f => (usize::from(first), rest),
-            0x81..=0x84 => {
-                let (len, rest) = rest.split_at_checked(usize::from(first - 0x80))?;
-                let len = len
-                    .iter()
-                    .fold(0, |len, byte| len << 8 | usize::from(*byte));
-                (len, rest)
-            }
-            _ => return None,
-        };
-        let (content, rest) = rest.split_at_checked(len)?;
-        let whole = &self.0[..self.0.len() - rest.len()];
-        self.0 = rest;
-        Some(Value {
-            tag,
-            content,
-            whole,
-        })
-    }
-
-    fn expect(&mut self, tag: u8) -> Option<&'a [u8]> {
-        self.next()
-            .filter(|value| value.tag == tag)
-            .map(|value| value.content)
-    }
-}
-
-impl Value<'_> {
-    /// The text; none where it is of a kind that is shown as bytes.
-    fn text(&self) -> Option<String> {
-        let latin = || self.content.iter().map(|byte| char::from(*byte)).collect();
-        match self.tag {
-            UTF8_STRING => Some(String::from_utf8_lossy(self.content).into_owned()),
-            PRINTABLE_STRING | T61_STRING | IA5_STRING | GENERAL_STRING => Some(latin()),
-            BMP_STRING => {
-                let units = self.content.chunks_exact(2);
-                let units: Vec<u16> = units
-                    .map(|unit| u16::from_be_bytes([unit[0], unit[1]]))
-                    .collect();
-                Some(String::from_utf16_lossy(&units))
-            }
-            _ => None,
+/// A value's text; none where it is of a kind that is shown as bytes.
+fn text(value: &Any<'_>) -> Option<String> {
+    let bytes = value.as_bytes();
+    match value.tag() {
+        Tag::Utf8String => Some(String::from_utf8_lossy(bytes).into_owned()),
+        Tag::PrintableString | Tag::T61String | Tag::Ia5String | Tag::GeneralString => {
+            Some(bytes.iter().copied().map(char::from).collect())
         }
-    }
-}
-
-/// An object identifier as numbers with points.
-fn dotted(identifier: &[u8]) -> String {
-    let mut numbers: Vec<u64> = Vec::new();
-    let mut number: u64 = 0;
-    for byte in identifier {
-        number = number.wrapping_shl(7) | u64::from(byte & 0x7f);
-        if byte & 0x80 == 0 {
-            if numbers.is_empty() {
-                // The first two share one: there are no more than three of the first kind.
-                let first = (number / 40).min(2);
-                numbers.extend([first, number - first * 40]);
-            } else {
-                numbers.push(number);
-            }
-            number = 0;
+        Tag::BmpString => {
+            let units = bytes.chunks_exact(2);
+            let units: Vec<u16> = units
+                .map(|unit| u16::from_be_bytes([unit[0], unit[1]]))
+                .collect();
+            Some(String::from_utf16_lossy(&units))
         }
+        _ => None,
     }
-    let texts: Vec<String> = numbers.iter().map(u64::to_string).collect();
-    texts.join(".")
 }
 
-fn hex(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len() * 2);
-    for byte in bytes {
-        let _ = write!(text, "{byte:02x}");
+/// A value in DER, as digits.
+fn hex(value: &Any<'_>) -> Option<String> {
+    let mut digits = String::new();
+    for byte in value.to_der_vec().ok()? {
+        write!(digits, "{byte:02x}").ok()?;
     }
-    text
+    Some(digits)
 }
 
 /// A value's text with what has a meaning in names marked: their signs, and space at either end.
@@ -190,67 +106,56 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rcgen::{CertificateParams, DistinguishedName, DnType, DnValue, KeyPair};
+    use x509_parser::asn1_rs::Oid;
+    use x509_parser::x509::RelativeDistinguishedName;
 
-    fn der(tag: u8, content: &[u8]) -> Vec<u8> {
-        let len = u8::try_from(content.len()).expect("short");
-        let head: &[u8] = if len < 0x80 {
-            &[tag, len]
-        } else {
-            &[tag, 0x81, len]
-        };
-        [head, content].concat()
-    }
-
-    fn attribute(kind: &[u8], tag: u8, value: &[u8]) -> Vec<u8> {
-        let pair = [der(OBJECT_IDENTIFIER, kind), der(tag, value)].concat();
-        der(SEQUENCE, &pair)
-    }
-
-    /// The part of a certificate that matters, with this name.
-    fn certificate(name: &[Vec<u8>]) -> Vec<u8> {
-        let fields = [
-            der(VERSION, &[2, 1, 2]),
-            der(INTEGER, &[1]),
-            der(SEQUENCE, &[]),
-            der(SEQUENCE, &[]),
-            der(SEQUENCE, &[]),
-            der(SEQUENCE, &name.concat()),
-        ];
-        der(SEQUENCE, &der(SEQUENCE, &fields.concat()))
-    }
-
-    fn one(attribute: Vec<u8>) -> Vec<u8> {
-        der(SET, &attribute)
+    fn part<'a>(attributes: &[(&[u64], Tag, &'a [u8])]) -> RelativeDistinguishedName<'a> {
+        let attributes = attributes.iter().map(|(kind, tag, value)| {
+            let kind = Oid::from(kind).expect("an identifier");
+            AttributeTypeAndValue::new(kind, Any::from_tag_and_data(*tag, value))
+        });
+        attributes.collect()
     }
 
     #[test]
     fn names_are_spelled_as_java_spells_them() {
-        let both = [
-            attribute(&[85, 4, 11], PRINTABLE_STRING, b"Ops"),
-            attribute(&[85, 4, 3], UTF8_STRING, " a,b=\u{fc}#\\c ".as_bytes()),
-        ];
         let name = [
-            one(attribute(&[85, 4, 6], PRINTABLE_STRING, b"DE")),
-            one(attribute(&[85, 4, 10], BMP_STRING, &[0, b'X', 0, b'Y'])),
-            der(SET, &both.concat()),
-            one(attribute(
-                &[42, 134, 72, 134, 247, 13, 1, 9, 1],
-                IA5_STRING,
-                b"a@b",
-            )),
+            part(&[(&[2, 5, 4, 6], Tag::PrintableString, b"DE")]),
+            part(&[(&[2, 5, 4, 10], Tag::BmpString, &[0, b'X', 0, b'Y'])]),
+            part(&[
+                (&[2, 5, 4, 11], Tag::PrintableString, b"Ops"),
+                (
+                    &[2, 5, 4, 3],
+                    Tag::Utf8String,
+                    " a,b=\u{fc}#\\c ".as_bytes(),
+                ),
+            ]),
+            part(&[(&[1, 2, 840, 113_549, 1, 9, 1], Tag::Ia5String, b"a@b")]),
         ];
         assert_eq!(
-            subject(&certificate(&name)).as_deref(),
+            spelled(&name.into_iter().collect()).as_deref(),
             Some(
                 "1.2.840.113549.1.9.1=#1603614062,OU=Ops+CN=\\ a\\,b\\=\u{fc}\\#\\\\c\\ ,O=XY,C=DE"
             )
         );
-        assert_eq!(subject(&certificate(&[])).as_deref(), Some(""));
+        assert_eq!(
+            spelled(&X509Name::new(Vec::new(), &[])).as_deref(),
+            Some("")
+        );
     }
 
     #[test]
     fn what_is_no_certificate_has_no_name() {
-        let sound = certificate(&[one(attribute(&[85, 4, 3], UTF8_STRING, b"a"))]);
+        let mut name = DistinguishedName::new();
+        name.push(DnType::CountryName, DnValue::Utf8String("DE".into()));
+        name.push(DnType::CommonName, "a");
+        let mut params = CertificateParams::default();
+        params.distinguished_name = name;
+        let key = KeyPair::generate().expect("a key");
+        let sound = params.self_signed(&key).expect("a certificate");
+        let sound: &[u8] = sound.der();
+        assert_eq!(subject(sound).as_deref(), Some("CN=a,C=DE"));
         for end in 0..sound.len() {
             assert_eq!(subject(&sound[..end]), None, "{end}");
         }

@@ -1,6 +1,7 @@
 //! The process as its operator sees it: exit codes, log lines, ports, signals, restarts.
 
 mod access;
+mod certificates;
 mod full_disk;
 mod server;
 mod zookeeper;

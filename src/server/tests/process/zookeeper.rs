@@ -1,5 +1,6 @@
 //! ZooKeeper's side of the process: where its tree lies, TLS, and what operators are told.
 
+use crate::certificates;
 use crate::server::{PATIENCE, Server, exchange, get_from, put};
 use proto::etcdserverpb::RangeRequest;
 use proto::etcdserverpb::kv_client::KvClient;
@@ -163,9 +164,8 @@ async fn the_tree_lies_where_it_is_mounted() {
     assert_eq!(client.children("/").await, 3);
 }
 
-/// What a client of a port with TLS trusts, and who it is.
-fn connector(identity: Option<&str>) -> TlsConnector {
-    let files = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tls");
+/// What a client of a port with TLS trusts, and who it is, by the files of a directory.
+fn connector(files: &Path, identity: Option<&str>) -> TlsConnector {
     let mut roots = RootCertStore::empty();
     let authority = CertificateDer::from_pem_file(files.join("authority.pem"));
     roots.add(authority.expect("PEM")).expect("an authority");
@@ -186,10 +186,14 @@ fn connector(identity: Option<&str>) -> TlsConnector {
     TlsConnector::from(Arc::new(config))
 }
 
-async fn by_tls(address: &str, identity: Option<&str>) -> std::io::Result<TlsStream<TcpStream>> {
+async fn by_tls(
+    address: &str,
+    files: &Path,
+    identity: Option<&str>,
+) -> std::io::Result<TlsStream<TcpStream>> {
     let stream = TcpStream::connect(address).await?;
     let name = "localhost".try_into().expect("a name");
-    let mut stream = connector(identity).connect(name, stream).await?;
+    let mut stream = connector(files, identity).connect(name, stream).await?;
     // A server that does not like the client says so only after the client's side of the handshake.
     stream.write_all(b"ruok").await?;
     stream.flush().await?;
@@ -198,17 +202,17 @@ async fn by_tls(address: &str, identity: Option<&str>) -> std::io::Result<TlsStr
     assert_eq!(answer, "imok");
     let stream = TcpStream::connect(address).await?;
     let name = "localhost".try_into().expect("a name");
-    connector(identity).connect(name, stream).await
+    connector(files, identity).connect(name, stream).await
 }
 
 /// Starts a server with a port for TLS and one without; the file's lines beside.
 fn start_with_tls(dir: &Path, lines: &str) -> (Server, String, String) {
-    let files = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tls");
+    certificates::write(dir);
     let file = dir.join("zoo.cfg");
     let text = format!(
         "4lw.commands.whitelist=*\nssl.keyStore.location={files}/server.pem\n\
          ssl.trustStore.location={files}/authority.pem\n{lines}",
-        files = files.display()
+        files = dir.display()
     );
     std::fs::write(&file, text).expect("writable");
     let server = Server::start(
@@ -228,7 +232,9 @@ fn start_with_tls(dir: &Path, lines: &str) -> (Server, String, String) {
 async fn certificates_are_identities_where_tls_is_spoken() {
     let dir = tempfile::tempdir().expect("a directory");
     let (_server, open, secure) = start_with_tls(dir.path(), "");
-    let stream = by_tls(&secure, Some("client")).await.expect("trusted");
+    let stream = by_tls(&secure, dir.path(), Some("client"))
+        .await
+        .expect("trusted");
     let mut client = Client::open(stream).await;
     let (error, who) = client.call(WHO_AM_I, |_| {}).await;
     assert_eq!(error, 0);
@@ -257,7 +263,9 @@ async fn the_super_users_certificate_lets_do_everything() {
     let mut owner = plain(&open).await;
     assert_eq!(owner.create("/closed", ("digest", "a:b")).await.0, 0);
     assert_eq!(owner.read(GET_DATA, "/closed").await.0, NO_AUTH);
-    let stream = by_tls(&secure, Some("client")).await.expect("trusted");
+    let stream = by_tls(&secure, dir.path(), Some("client"))
+        .await
+        .expect("trusted");
     let mut client = Client::open(stream).await;
     assert_eq!(client.read(GET_DATA, "/closed").await.0, 0);
 }
@@ -267,9 +275,12 @@ async fn who_does_not_speak_as_the_port_does_is_cut_off() {
     let dir = tempfile::tempdir().expect("a directory");
     let (server, open, secure) = start_with_tls(dir.path(), "");
     for identity in [None, Some("stranger")] {
-        assert!(by_tls(&secure, identity).await.is_err(), "{identity:?}");
+        assert!(
+            by_tls(&secure, dir.path(), identity).await.is_err(),
+            "{identity:?}"
+        );
     }
-    assert!(by_tls(&open, Some("client")).await.is_err());
+    assert!(by_tls(&open, dir.path(), Some("client")).await.is_err());
     assert!(!exchange(&secure, b"ruok").contains("imok"));
     assert_eq!(exchange(&open, b"ruok"), "imok");
     let figures = server.get("/metrics");
@@ -283,7 +294,7 @@ async fn who_does_not_speak_as_the_port_does_is_cut_off() {
 async fn clients_need_no_certificate_where_none_is_asked_for() {
     let dir = tempfile::tempdir().expect("a directory");
     let (_server, _, secure) = start_with_tls(dir.path(), "ssl.clientAuth=none\n");
-    let stream = by_tls(&secure, None).await.expect("welcome");
+    let stream = by_tls(&secure, dir.path(), None).await.expect("welcome");
     let mut client = Client::open(stream).await;
     let (_, who) = client.call(WHO_AM_I, |_| {}).await;
     assert!(!who.contains("x509"), "{who:?}");
