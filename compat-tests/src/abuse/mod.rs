@@ -239,11 +239,8 @@ async fn until(what: &str, mut holds: impl AsyncFnMut() -> Result<bool>) -> Resu
 
 /// The server does not spin: how much of the processor's time it takes while another client is served.
 async fn idles(scene: &Scene) -> Result<String> {
-    let (began, calls) = (scene.process.cpu()?, scene.witness.calls());
-    until("another client's service", async || {
-        Ok(scene.witness.calls() >= calls + CALLS_WATCHED)
-    })
-    .await?;
+    let began = scene.process.cpu()?;
+    scene.witness.served(CALLS_WATCHED).await?;
     let used = scene.process.cpu()?.saturating_sub(began);
     let told = format!(
         "{} ms of processor for {CALLS_WATCHED} calls",

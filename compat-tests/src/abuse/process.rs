@@ -2,15 +2,18 @@
 
 use std::fs;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use proto::etcdserverpb::kv_client::KvClient;
 use proto::etcdserverpb::{PutRequest, RangeRequest};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 use tonic::transport::Channel;
+
+use super::PATIENCE;
 
 /// The kernel counts a process's time in these.
 const TICKS_PER_SECOND: u64 = 100;
@@ -89,21 +92,31 @@ impl Process {
 /// succeed.
 pub struct Witness {
     stop: Arc<AtomicBool>,
-    calls: Arc<AtomicUsize>,
+    calls: watch::Receiver<usize>,
     task: JoinHandle<Result<Vec<Duration>>>,
 }
 
 impl Witness {
     /// Begins.
     pub fn start(channel: Channel) -> Witness {
-        let (stop, calls) = (Arc::default(), Arc::default());
-        let task = tokio::spawn(testify(channel, Arc::clone(&stop), Arc::clone(&calls)));
+        let stop = Arc::default();
+        let (counter, calls) = watch::channel(0);
+        let task = tokio::spawn(testify(channel, Arc::clone(&stop), counter));
         Witness { stop, calls, task }
     }
 
-    /// How often it was served.
-    pub fn calls(&self) -> usize {
-        self.calls.load(Ordering::Relaxed)
+    /// Awaits that it is served so many more times.
+    ///
+    /// # Errors
+    /// When it is not, or not in time.
+    pub async fn served(&self, times: usize) -> Result<()> {
+        let mut calls = self.calls.clone();
+        let enough = *calls.borrow() + times;
+        let served = calls.wait_for(|calls| *calls >= enough);
+        let served = tokio::time::timeout(PATIENCE, served).await;
+        let served = served.context("another client is served too slowly")?;
+        served.context("another client was not served")?;
+        Ok(())
     }
 
     /// Ends, and answers how long the slowest of a hundred calls took at most.
@@ -122,7 +135,7 @@ impl Witness {
 async fn testify(
     channel: Channel,
     stop: Arc<AtomicBool>,
-    calls: Arc<AtomicUsize>,
+    counter: watch::Sender<usize>,
 ) -> Result<Vec<Duration>> {
     let mut kv = KvClient::new(channel);
     let mut took = Vec::new();
@@ -136,7 +149,7 @@ async fn testify(
         let served = tokio::time::timeout(SERVED_WITHIN, put_and_get(&mut kv, took.len()));
         served.await.context("another client was not served")??;
         took.push(began.elapsed());
-        calls.store(took.len(), Ordering::Relaxed);
+        counter.send_replace(took.len());
         if last {
             return Ok(took);
         }

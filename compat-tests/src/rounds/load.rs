@@ -2,7 +2,7 @@
 //! fails, and note everything they saw.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -11,6 +11,7 @@ use proto::etcdserverpb::watch_client::WatchClient;
 use proto::etcdserverpb::watch_request::RequestUnion;
 use proto::etcdserverpb::{PutRequest, RangeRequest, WatchCreateRequest, WatchRequest};
 use rand::Rng as _;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_stream::StreamExt as _;
 use tonic::transport::Channel;
@@ -37,13 +38,21 @@ pub fn prefix_end() -> &'static str {
     "load0"
 }
 
+/// How much has been done.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Progress {
+    /// Writes.
+    pub acknowledged: u64,
+    /// Reads.
+    pub answered: u64,
+}
+
 /// What all clients share.
 struct Shared {
     members: Vec<Channel>,
     start: Instant,
     stop: AtomicBool,
-    acknowledged: AtomicU64,
-    answered: AtomicU64,
+    progress: watch::Sender<Progress>,
     /// Watchers end when they have seen this revision; far away until the load has stopped.
     last_revision: AtomicI64,
 }
@@ -83,8 +92,7 @@ impl Load {
             members: cluster.members.iter().map(|m| m.channel.clone()).collect(),
             start: Instant::now(),
             stop: AtomicBool::new(false),
-            acknowledged: AtomicU64::new(0),
-            answered: AtomicU64::new(0),
+            progress: watch::Sender::default(),
             last_revision: AtomicI64::new(i64::MAX),
         });
         let writer = |id| tokio::spawn(write(shared.clone(), id));
@@ -101,10 +109,9 @@ impl Load {
         }
     }
 
-    /// How many writes have been acknowledged, and reads answered.
-    pub fn progress(&self) -> (u64, u64) {
-        let acknowledged = self.shared.acknowledged.load(Ordering::Relaxed);
-        (acknowledged, self.shared.answered.load(Ordering::Relaxed))
+    /// What has been done, and is being done.
+    pub fn progress(&self) -> watch::Receiver<Progress> {
+        self.shared.progress.subscribe()
     }
 
     /// Ends writers and readers, and hands over what they noted; the watchers go on.
@@ -163,7 +170,7 @@ async fn write(shared: Arc<Shared>, id: usize) -> Vec<Write> {
             acknowledged,
         });
         if acknowledged.is_some() {
-            shared.acknowledged.fetch_add(1, Ordering::Relaxed);
+            shared.progress.send_modify(|it| it.acknowledged += 1);
         } else {
             member += 1;
             tokio::time::sleep(BACKOFF).await;
@@ -202,7 +209,7 @@ async fn read(shared: Arc<Shared>, id: usize) -> Vec<Read> {
             revision: reply.header.map_or(0, |header| header.revision),
             found,
         });
-        shared.answered.fetch_add(1, Ordering::Relaxed);
+        shared.progress.send_modify(|it| it.answered += 1);
         // Another member each time: a stale one must not hide behind a fresh one.
         member += 1;
     }

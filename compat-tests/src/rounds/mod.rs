@@ -32,8 +32,6 @@ const CALLS_BETWEEN: u64 = 50;
 const CALLS_WITHOUT: u64 = 25;
 /// How long progress may take: an election is far shorter.
 const PROGRESS_DEADLINE: Duration = Duration::from_secs(60);
-/// How often progress is looked at.
-const POLL: Duration = Duration::from_millis(10);
 
 /// Kills a random member `rounds` times under load, and judges the history.
 ///
@@ -108,21 +106,22 @@ async fn kill_once(cluster: &mut Cluster, load: &Load, victim: usize) -> Result<
 
 /// Awaits that `count` more writes are acknowledged and `count` more reads answered.
 async fn progress(load: &Load, count: u64) -> Result<()> {
-    let (writes, reads) = load.progress();
-    let deadline = Instant::now() + PROGRESS_DEADLINE;
-    loop {
-        let (writes_now, reads_now) = load.progress();
-        if writes_now >= writes + count && reads_now >= reads + count {
-            return Ok(());
-        }
-        ensure!(
-            Instant::now() < deadline,
-            "within {PROGRESS_DEADLINE:?} only {} writes and {} reads",
-            writes_now - writes,
-            reads_now - reads
-        );
-        tokio::time::sleep(POLL).await;
-    }
+    let mut progress = load.progress();
+    let before = *progress.borrow();
+    let enough = progress.wait_for(|now| {
+        now.acknowledged >= before.acknowledged + count && now.answered >= before.answered + count
+    });
+    let in_time = tokio::time::timeout(PROGRESS_DEADLINE, enough)
+        .await
+        .is_ok();
+    let now = *progress.borrow();
+    ensure!(
+        in_time,
+        "within {PROGRESS_DEADLINE:?} only {} writes and {} reads",
+        now.acknowledged - before.acknowledged,
+        now.answered - before.answered
+    );
+    Ok(())
 }
 
 /// Ends the load, and completes the history with what the store holds.

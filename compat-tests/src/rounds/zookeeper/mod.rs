@@ -20,7 +20,7 @@ use anyhow::{Context as _, Result, ensure};
 use rand::Rng as _;
 use tokio::task::JoinSet;
 
-use super::{MEMBERS, POLL, PROGRESS_DEADLINE, tally_of};
+use super::{MEMBERS, PROGRESS_DEADLINE, tally_of};
 use crate::oracle::{Cluster, Kind, Member, Protocol};
 use crate::run::Tally;
 use judge::Seen;
@@ -39,6 +39,8 @@ const STEPS_WITHOUT: u64 = 100;
 const ENDING: Duration = Duration::from_secs(30);
 /// How long the cluster may take to serve a session.
 const SERVE_DEADLINE: Duration = Duration::from_secs(60);
+/// How often the servers are asked whether all sessions have ended.
+const POLL: Duration = Duration::from_millis(10);
 
 /// Kills a random member `count` times while sessions work, or, where members are `apart`, cuts it
 /// off from the others as often as it kills it; then judges.
@@ -161,23 +163,21 @@ async fn strike(
 
 /// Awaits that `count` more steps are answered.
 async fn progress(shared: &Shared, count: u64) -> Result<()> {
-    let before = shared.done();
-    let deadline = Instant::now() + PROGRESS_DEADLINE;
-    while shared.done() < before + count {
-        let done = shared.done() - before;
-        ensure!(
-            Instant::now() < deadline,
-            "within {PROGRESS_DEADLINE:?} only {done} steps"
-        );
-        tokio::time::sleep(POLL).await;
-    }
+    let mut done = shared.done.subscribe();
+    let before = *done.borrow();
+    let enough = done.wait_for(|done| *done >= before + count);
+    let in_time = tokio::time::timeout(PROGRESS_DEADLINE, enough)
+        .await
+        .is_ok();
+    let done = *shared.done.borrow() - before;
+    ensure!(in_time, "within {PROGRESS_DEADLINE:?} only {done} steps");
     Ok(())
 }
 
 /// Looks at the ephemeral nodes: those of sessions that live are there, and those of sessions that
 /// are over are not. Nothing has broken since `whole_since`.
 async fn survey(shared: &Shared, observer: &mut Session, whole_since: Instant) -> Result<()> {
-    let before = shared.lives.lock().expect("nobody panics").clone();
+    let before = shared.lives.borrow().clone();
     let asked_at = Instant::now();
     let names = names_below(observer, "/eph").await?;
     let answered_at = Instant::now();
@@ -208,7 +208,7 @@ async fn survey(shared: &Shared, observer: &mut Session, whole_since: Instant) -
         }
     }
     await_signs_of_life(shared, &before, answered_at).await?;
-    let after = shared.lives.lock().expect("nobody panics").clone();
+    let after = shared.lives.borrow().clone();
     for (id, life) in &before {
         let later = &after[id];
         // One that was answered later has lived all the time.
@@ -248,17 +248,18 @@ async fn await_signs_of_life(
     before: &BTreeMap<i64, Life>,
     instant: Instant,
 ) -> Result<()> {
+    let mut lives = shared.lives.subscribe();
     let deadline = Instant::now() + PROGRESS_DEADLINE;
     for (id, _) in before.iter().filter(|(_, life)| life.state == State::Lives) {
-        while shared.note(*id, |life| {
-            life.state == State::Lives && life.alive_at <= instant
-        }) {
-            ensure!(
-                Instant::now() < deadline,
-                "session {id:#x} is not served for {PROGRESS_DEADLINE:?}"
-            );
-            tokio::time::sleep(POLL).await;
-        }
+        let sign = lives.wait_for(|lives| {
+            let life = &lives[id];
+            life.state != State::Lives || life.alive_at > instant
+        });
+        let in_time = tokio::time::timeout_at(deadline.into(), sign).await.is_ok();
+        ensure!(
+            in_time,
+            "session {id:#x} is not served for {PROGRESS_DEADLINE:?}"
+        );
     }
     Ok(())
 }

@@ -4,12 +4,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use rand::Rng as _;
+use tokio::sync::watch;
 
 use super::judge::{Operation, Seen};
 use super::session::{Reply, Request, Resumed, Session};
@@ -66,10 +66,11 @@ pub struct Shared {
     /// Where they connect.
     pub members: Vec<SocketAddr>,
     /// All sessions there have been, by their numbers.
-    pub lives: Mutex<BTreeMap<i64, Life>>,
+    pub lives: watch::Sender<BTreeMap<i64, Life>>,
+    /// How many steps were answered.
+    pub done: watch::Sender<u64>,
     start: Instant,
     stop: AtomicBool,
-    done: AtomicU64,
 }
 
 impl Shared {
@@ -77,16 +78,11 @@ impl Shared {
     pub fn new(members: Vec<SocketAddr>) -> Self {
         Self {
             members,
-            lives: Mutex::default(),
+            lives: watch::Sender::default(),
+            done: watch::Sender::default(),
             start: Instant::now(),
             stop: AtomicBool::new(false),
-            done: AtomicU64::new(0),
         }
-    }
-
-    /// How many steps were answered.
-    pub fn done(&self) -> u64 {
-        self.done.load(Ordering::Relaxed)
     }
 
     /// Ends the work.
@@ -99,9 +95,10 @@ impl Shared {
     }
 
     /// Changes what is known of a session.
-    pub fn note<T>(&self, id: i64, change: impl FnOnce(&mut Life) -> T) -> T {
-        let mut lives = self.lives.lock().expect("nobody panics");
-        change(lives.get_mut(&id).expect("every session is entered"))
+    fn note(&self, id: i64, change: impl FnOnce(&mut Life)) {
+        self.lives.send_modify(|lives| {
+            change(lives.get_mut(&id).expect("every session is entered"));
+        });
     }
 
     fn enter(&self, session: &Session) {
@@ -111,8 +108,9 @@ impl Shared {
             timeout: session.key.timeout,
             ephemerals: BTreeSet::new(),
         };
-        let mut lives = self.lives.lock().expect("nobody panics");
-        lives.insert(session.key.id, life);
+        self.lives.send_modify(|lives| {
+            lives.insert(session.key.id, life);
+        });
     }
 }
 
@@ -152,7 +150,7 @@ pub async fn work(shared: &Shared, slot: usize) -> Result<Seen> {
         if answered.is_none() {
             worker.resume().await?;
         } else {
-            shared.done.fetch_add(1, Ordering::Relaxed);
+            shared.done.send_modify(|done| *done += 1);
         }
     }
     worker.end().await?;
@@ -189,8 +187,8 @@ impl Worker<'_> {
 
     fn note_alive(&self) {
         let alive_at = self.session.alive_at();
-        let note = |life: &mut Life| life.alive_at = alive_at;
-        self.shared.note(self.session.key.id, note);
+        let id = self.session.key.id;
+        self.shared.note(id, |life| life.alive_at = alive_at);
     }
 
     /// The reply to the only request, or nothing if there is none, or the session is no more.
@@ -350,7 +348,7 @@ impl Worker<'_> {
 
     async fn change_ephemerals(&mut self) -> Result<Answered> {
         let id = self.session.key.id;
-        let owned = self.shared.note(id, |life| life.ephemerals.clone());
+        let owned = self.shared.lives.borrow()[&id].ephemerals.clone();
         if owned.len() < EPHEMERALS {
             self.names += 1;
             let name = format!("s{id:x}-{}-{}", self.slot, self.names);
@@ -359,11 +357,15 @@ impl Worker<'_> {
                 return Ok(None);
             };
             ensure!(reply.error == 0, "creating {name}: {reply:?}");
-            self.shared.note(id, |life| life.ephemerals.insert(name));
+            self.shared.note(id, |life| {
+                life.ephemerals.insert(name);
+            });
             return Ok(Some(()));
         }
         let name = owned.first().context("there are some")?;
-        self.shared.note(id, |life| life.ephemerals.remove(name));
+        self.shared.note(id, |life| {
+            life.ephemerals.remove(name);
+        });
         let delete = Request::delete(&format!("/eph/{name}"));
         let Some(reply) = self.ask(delete).await? else {
             return Ok(None);
