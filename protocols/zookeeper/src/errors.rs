@@ -138,7 +138,9 @@ impl From<Refusal> for Failure {
 fn of_node(step: usize, reason: NodeRefusal) -> Failure {
     let code = match reason {
         NodeRefusal::BadPath => Code::BadArguments,
-        NodeRefusal::Missing(_) | NodeRefusal::NoParent => Code::NoNode,
+        NodeRefusal::Missing(_) | NodeRefusal::NoParent | NodeRefusal::NotDirectory(_) => {
+            Code::NoNode
+        }
         NodeRefusal::Exists => Code::NodeExists,
         NodeRefusal::ParentBound => Code::NoChildrenForEphemerals,
         NodeRefusal::NotEmpty => Code::NotEmpty,
@@ -146,7 +148,7 @@ fn of_node(step: usize, reason: NodeRefusal) -> Failure {
         NodeRefusal::Denied => Code::NoAuth,
         NodeRefusal::Full => Code::QuotaExceeded,
         NodeRefusal::LeaseNotFound(_) => return Failure::Expired,
-        NodeRefusal::Changed { .. } | NodeRefusal::Directory | NodeRefusal::NotDirectory(_) => {
+        NodeRefusal::Changed { .. } | NodeRefusal::Directory => {
             unreachable!("no step of ZooKeeper's tests for that: {reason}")
         }
     };

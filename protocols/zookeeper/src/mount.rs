@@ -110,6 +110,7 @@ impl Mount {
         };
         let directory = Action::MakeDirectory {
             deadline: Deadline::Clear,
+            sequence: None,
         };
         let missing = [NodeTest::Missing];
         let first = self.ancestors().find(|key| node(key).is_none());

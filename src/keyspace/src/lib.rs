@@ -44,7 +44,7 @@ pub use command::Command;
 pub use cut::Cut;
 pub use keyspace::Keyspace;
 pub use node::{NodeOp, NodeView};
-pub use reader::{LeaseView, Moment, Reader};
+pub use reader::{EventsFound, LeaseView, Moment, Reader};
 pub use record::{Damaged, Record};
 pub use restore::{Restoring, Run};
 pub use slot::Entry;

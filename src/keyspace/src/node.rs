@@ -8,7 +8,7 @@ use crate::access::{AccessList, Permissions};
 use crate::aside::{Aside, Role};
 use crate::change::Cause;
 use crate::slot::{Entry, Slot};
-pub use crate::tree::parent;
+pub use crate::tree::{is_path, parent};
 use crate::types::{LeaseId, Revision, WallMs};
 use bytes::Bytes;
 use minicbor::{Decode, Encode};
@@ -89,6 +89,10 @@ pub enum NodeTest {
         #[n(0)]
         bytes: u64,
     },
+    /// Neither it nor anything beneath has an access list; where it is not there, neither has the
+    /// nearest node above.
+    #[n(9)]
+    Unrestricted,
 }
 
 /// What a [`NodeOp`] does once its tests hold.
@@ -106,6 +110,9 @@ pub enum Action {
         /// What becomes of its deadline.
         #[n(0)]
         deadline: Deadline,
+        /// Append a number to the path.
+        #[n(1)]
+        sequence: Option<Sequence>,
     },
     /// Removes the node; refused while something lies beneath unless `recursive`.
     #[n(3)]
@@ -161,6 +168,10 @@ pub struct NodeWrite {
     /// What it is to mean to the keyspace, if it is a node aside.
     #[n(10)]
     pub role: Role,
+    /// Where a directory is, it stays one: of all this, only its deadline changes.
+    #[n(11)]
+    #[cbor(default)]
+    pub spares_directory: bool,
 }
 
 impl NodeWrite {
@@ -179,6 +190,7 @@ impl NodeWrite {
             reborn: false,
             silent: false,
             role: Role::Plain,
+            spares_directory: false,
         }
     }
 }
@@ -260,7 +272,7 @@ pub enum NodeRefusal {
     /// The path is none, or the root's where that cannot be meant.
     #[error("not a path that this can be done to")]
     BadPath,
-    /// There is no such node; the first that is missing on the way to it.
+    /// There is no such node; the first that is missing on the way to it, unless a file is in the way.
     #[error("no node {}", .0.escape_ascii())]
     Missing(Bytes),
     /// The parent is missing.
@@ -409,6 +421,8 @@ pub enum Happening {
 pub struct Event {
     /// The counter after it.
     pub index: u64,
+    /// When it happened.
+    pub at: WallMs,
     /// Why.
     pub cause: Cause,
     /// Which node.
@@ -419,6 +433,8 @@ pub struct Event {
     pub previous: Option<EventNode>,
     /// Not to be told to watchers.
     pub silent: bool,
+    /// The node had an access list, so that not everybody may be told.
+    pub restricted: bool,
 }
 
 /// What an [`Event`] says of a node.

@@ -273,17 +273,22 @@ impl Writing<'_> {
         let node = self.with_tree(|tree| tree::event_node(entry, tree.get(after.key())));
         self.events.push(Event {
             index: after.event(),
+            at: self.wall,
             cause,
             name: Name::Key(KeyName(after.slot().clone())),
             node: node.expect("a value makes a node"),
             previous,
             silent,
+            restricted: self.has_list(after.key()),
         });
     }
 
+    /// Called while the node's record is there.
     fn tell_end(&mut self, cause: Cause, name: Name, event: u64, previous: Option<EventNode>) {
+        let restricted = self.has_list(name.as_bytes());
         self.events.push(Event {
             index: event,
+            at: self.wall,
             cause,
             name,
             node: EventNode {
@@ -295,7 +300,13 @@ impl Writing<'_> {
             },
             previous,
             silent: false,
+            restricted,
         });
+    }
+
+    /// Whether a node has an access list.
+    fn has_list(&self, path: &[u8]) -> bool {
+        self.with_tree(|tree| tree.restricted.contains(path))
     }
 }
 

@@ -39,6 +39,16 @@ pub struct LeaseView {
     pub attachment: Option<u64>,
 }
 
+/// What [`Reader::find_events`] found.
+pub struct EventsFound {
+    /// The oldest event that is kept; the next one if none is.
+    pub oldest: u64,
+    /// The newest event that has happened.
+    pub newest: u64,
+    /// Those that were wanted, oldest first.
+    pub events: Vec<Event>,
+}
+
 impl LeaseView {
     fn of(id: LeaseId, lease: &Lease) -> LeaseView {
         LeaseView {
@@ -170,11 +180,16 @@ impl Reader {
     /// The path tree as it is now.
     pub fn moment(&self) -> Moment {
         let shared = self.current.load_full();
+        // With its lock held, the counter is that of the revision.
+        let ring = shared.ring.read();
+        let event = shared.event();
         let (tree, revision) = tree_of(&shared);
+        drop(ring);
         Moment {
             shared,
             tree,
             revision,
+            event,
         }
     }
 
@@ -212,13 +227,26 @@ impl Reader {
     /// The node events from `index` on, as far as they are kept, and beside them the index of the
     /// oldest that is kept (the next one's if none is).
     pub fn events(&self, index: u64) -> (u64, Vec<Event>) {
+        let found = self.find_events(index, usize::MAX, |_| true);
+        (found.oldest, found.events)
+    }
+
+    /// Those of the kept node events from `index` on that are wanted, but not more than `events_max`.
+    pub fn find_events(
+        &self,
+        index: u64,
+        events_max: usize,
+        wanted: impl Fn(&Event) -> bool,
+    ) -> EventsFound {
         let shared = self.current.load();
         let ring = shared.ring.read();
-        let oldest = ring
-            .events
-            .front()
-            .map_or(shared.event() + 1, |event| event.index);
-        (oldest, ring.from(index).cloned().collect())
+        let newest = shared.event();
+        let found = ring.from(index).filter(|event| wanted(event));
+        EventsFound {
+            oldest: ring.events.front().map_or(newest + 1, |event| event.index),
+            newest,
+            events: found.take(events_max).cloned().collect(),
+        }
     }
 
     /// What lies where the nearest limits for a path are set, with the path at which they are; none if
@@ -314,12 +342,18 @@ pub struct Moment {
     shared: Arc<Shared>,
     tree: Tree,
     revision: Revision,
+    event: u64,
 }
 
 impl Moment {
     /// Which one.
     pub fn revision(&self) -> Revision {
         self.revision
+    }
+
+    /// The node event counter then.
+    pub fn event(&self) -> u64 {
+        self.event
     }
 
     /// A node.

@@ -307,6 +307,10 @@ pub(crate) struct EventRecord<'b> {
     pub previous: Option<EventNodeRecord<'b>>,
     #[n(5)]
     pub silent: bool,
+    #[n(6)]
+    pub at: WallMs,
+    #[n(7)]
+    pub restricted: bool,
 }
 
 #[derive(Debug, Encode, Decode)]
@@ -358,6 +362,8 @@ impl<'b> EventRecord<'b> {
             node: EventNodeRecord::of(&event.node),
             previous: event.previous.as_ref().map(EventNodeRecord::of),
             silent: event.silent,
+            at: event.at,
+            restricted: event.restricted,
         }
     }
 
@@ -374,6 +380,8 @@ impl<'b> EventRecord<'b> {
             node: self.node.to_node(&self.path)?,
             previous,
             silent: self.silent,
+            at: self.at,
+            restricted: self.restricted,
         })
     }
 }

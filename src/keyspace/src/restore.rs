@@ -90,7 +90,7 @@ impl Restoring {
         }
         restoring
             .shared
-            .add_events(Vec::new(), restoring.head.event);
+            .publish_with(Vec::new(), restoring.head.event, || {});
         Ok(restoring)
     }
 

@@ -6,7 +6,8 @@
 //! the first such step until it has published: whoever holds the index for reading finds its live
 //! counts to be those of the published revision.
 //!
-//! Locks are taken in this order: index, history, slot; the others are taken alone or inside these.
+//! Locks are taken in this order: index, history, ring, tree, slot; the others are taken alone or
+//! inside these.
 
 use crate::command::{Alarm, Txn};
 use crate::history::History;
@@ -121,13 +122,15 @@ impl Shared {
         self.event.load(Ordering::Acquire)
     }
 
-    /// Adds the events of a revision that is about to be published; `event` is the counter then.
-    pub fn add_events(&self, events: Vec<Event>, event: u64) {
+    /// Publishes a revision together with its events; `event` is the counter then. Whoever holds the
+    /// ring for reading finds the counter to be that of the published revision.
+    pub fn publish_with(&self, events: Vec<Event>, event: u64, publish: impl FnOnce()) {
         if event == self.event() {
-            return;
+            return publish();
         }
         let mut ring = self.ring.write();
         events.into_iter().for_each(|event| ring.push(event));
+        publish();
         self.event.store(event, Ordering::Release);
     }
 }

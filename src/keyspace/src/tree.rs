@@ -29,7 +29,7 @@ pub(crate) const ROOT: &[u8] = b"/";
 
 /// Whether a key is a path: `/`, or components that are not empty, not `.` or `..`, UTF-8 and free
 /// of control characters, each after a slash. Other keys are keys and no more.
-pub(crate) fn is_path(key: &[u8]) -> bool {
+pub fn is_path(key: &[u8]) -> bool {
     let Some(rest) = key.strip_prefix(ROOT) else {
         return false;
     };
@@ -304,12 +304,10 @@ impl Tree {
     }
 
     /// Those whose time has come by `wall`, soonest first.
-    pub fn due(&self, wall: WallMs) -> impl Iterator<Item = &Path> {
-        let past = self
-            .deadlines
+    pub fn due(&self, wall: WallMs) -> impl Iterator<Item = &(WallMs, Path)> {
+        self.deadlines
             .iter()
-            .take_while(move |(deadline, _)| *deadline <= wall);
-        past.map(|(_, path)| path)
+            .take_while(move |(deadline, _)| *deadline <= wall)
     }
 }
 

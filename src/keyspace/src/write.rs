@@ -347,17 +347,17 @@ impl<'a> Writing<'a> {
             });
         }
         drop(history);
-        self.shared.add_events(self.events, self.event);
         let before = self.shared.revision().0;
         assert!(invariants::revision_advances(before, self.revision));
-        match self.tree {
+        let (shared, tree, revision) = (self.shared, self.tree, self.revision);
+        shared.publish_with(self.events, self.event, || match tree {
             Some(tree) => {
-                let mut published = self.shared.tree.write();
-                self.shared.put_tree(&mut published, tree);
-                self.shared.publish(self.revision);
+                let mut published = shared.tree.write();
+                shared.put_tree(&mut published, tree);
+                shared.publish(revision);
             }
-            None => self.shared.publish(self.revision),
-        }
+            None => shared.publish(revision),
+        });
         Finished {
             changes: self.changes,
             steps: self.steps,

@@ -403,12 +403,13 @@ fn show_event(event: &Event) -> String {
         )
     };
     let silent = if event.silent { " silent" } else { "" };
+    let restricted = if event.restricted { " restricted" } else { "" };
     let previous = event
         .previous
         .as_ref()
         .map_or(String::new(), |p| format!(", before {}", show(p)));
     let (index, cause, name, node) = (event.index, event.cause, &event.name, show(&event.node));
-    format!("#{index}{silent} {cause:?} {name:?} {node}{previous}\n")
+    format!("#{index}{silent}{restricted} {cause:?} {name:?} {node}{previous}\n")
 }
 
 fn show_change(change: &Change) -> String {

@@ -285,6 +285,7 @@ fn directory(path: String, deadline: WallMs) -> Command {
             tests: Vec::new(),
             action: Action::MakeDirectory {
                 deadline: Deadline::At(deadline),
+                sequence: None,
             },
             cause: Cause::Set,
         }],

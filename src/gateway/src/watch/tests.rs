@@ -232,6 +232,7 @@ fn revisions_that_change_no_key_are_progress() {
         tests: Vec::new(),
         action: Action::MakeDirectory {
             deadline: Deadline::Clear,
+            sequence: None,
         },
         cause: Cause::Create,
     };

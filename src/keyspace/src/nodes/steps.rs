@@ -5,8 +5,8 @@ use crate::access::{self, AccessList, Identity, Permissions};
 use crate::aside::{self, Aside, Role, Tally};
 use crate::change::Cause;
 use crate::node::{
-    Action, Deadline, Event, Happening, KeyName, Kind, Name, NodeAnswer, NodeOp, NodeRefusal,
-    NodeTest, NodeView, NodeWrite, Parents, Sequence,
+    Action, Deadline, Event, EventNode, Happening, KeyName, Kind, Name, NodeAnswer, NodeOp,
+    NodeRefusal, NodeTest, NodeView, NodeWrite, Parents, Sequence,
 };
 use crate::slot::{Entry, Slot};
 use crate::tree::{self, Node, ROOT};
@@ -44,7 +44,7 @@ impl Writing<'_> {
         match &op.action {
             Action::Check => {}
             Action::Write(write) => self.write_node(&path, write, op.cause)?,
-            Action::MakeDirectory { deadline } => {
+            Action::MakeDirectory { deadline, .. } => {
                 self.make_directory(&path, *deadline, op.cause);
             }
             Action::Remove { recursive } => {
@@ -63,10 +63,8 @@ impl Writing<'_> {
     fn resolve(&self, op: &NodeOp) -> Refused<Bytes> {
         let sequence = match &op.action {
             Action::Write(write) => write.sequence,
-            Action::Check
-            | Action::MakeDirectory { .. }
-            | Action::Remove { .. }
-            | Action::SetAcl(_) => None,
+            Action::MakeDirectory { sequence, .. } => *sequence,
+            Action::Check | Action::Remove { .. } | Action::SetAcl(_) => None,
         };
         let numbered = |number: String| [&op.path[..], number.as_bytes()].concat();
         let path: Bytes = match sequence {
@@ -117,12 +115,35 @@ impl Writing<'_> {
         }
     }
 
-    /// The refusal of what needs a node that is not there.
+    /// The refusal of what needs a node that is not there: what is in the way to it.
     fn missing(&self, path: &[u8]) -> NodeRefusal {
-        let gone = ancestors(path)
-            .into_iter()
-            .find(|above| self.view(above).is_none());
-        NodeRefusal::Missing(Bytes::copy_from_slice(gone.unwrap_or(path)))
+        for above in ancestors(path) {
+            match self.view(above) {
+                Some(view) if view.directory => {}
+                Some(_) => return NodeRefusal::NotDirectory(Bytes::copy_from_slice(above)),
+                None => return NodeRefusal::Missing(Bytes::copy_from_slice(above)),
+            }
+        }
+        NodeRefusal::Missing(Bytes::copy_from_slice(path))
+    }
+
+    /// See [`NodeTest::Unrestricted`].
+    fn is_restricted(&self, path: &[u8], there: bool) -> bool {
+        if self.with_tree(|tree| tree.restricted.is_empty()) {
+            return false;
+        }
+        let nearest = match there {
+            true => Some(path),
+            false => std::iter::successors(tree::parent(path), |path| tree::parent(path))
+                .find(|above| self.view(above).is_some()),
+        };
+        let beneath = Span {
+            start: tree::prefix(path).into(),
+            end: End::Before(tree::beyond(path).into()),
+        };
+        self.with_tree(|tree| {
+            nearest.is_some_and(|path| tree.restricted.contains(path)) || tree.restricts(&beneath)
+        })
     }
 
     fn check(
@@ -163,6 +184,10 @@ impl Writing<'_> {
                 node.is_none_or(|node| !node.directory),
                 NodeRefusal::Directory,
             ),
+            NodeTest::Unrestricted => {
+                let restricted = by.is_some() && self.is_restricted(path, node.is_some());
+                must(!restricted, NodeRefusal::Denied)
+            }
             NodeTest::Room { bytes } => must(self.has_room(path, node, *bytes), NodeRefusal::Full),
             NodeTest::Allowed(wanted) => allowed(found()?.acl.as_ref(), *wanted),
             NodeTest::ParentAllowed(wanted) => {
@@ -243,6 +268,11 @@ impl Writing<'_> {
             return Err(NodeRefusal::LeaseNotFound(lease));
         }
         let previous = self.event_node(path);
+        let directory = previous.as_ref().filter(|node| node.directory);
+        if let Some(directory) = directory.filter(|_| write.spares_directory) {
+            self.change_deadline(path, write, cause, directory.clone());
+            return Ok(());
+        }
         let put = Write {
             key: path,
             value: write.value.as_deref(),
@@ -278,6 +308,36 @@ impl Writing<'_> {
         self.step(Name::Key(KeyName(after.slot().clone())), what);
         self.tell_write(cause, &after, previous, write.silent);
         Ok(())
+    }
+
+    /// Changes a directory's deadline and nothing else. Its event says that it was changed, but as in
+    /// etcd the node itself does not: whoever compares by that finds it as it was.
+    fn change_deadline(
+        &mut self,
+        path: &[u8],
+        write: &NodeWrite,
+        cause: Cause,
+        previous: EventNode,
+    ) {
+        let index = self.next_event(path);
+        let record = self.record(path).expect("a directory has a record");
+        let deadline = next_deadline(&record, write.deadline, self.wall);
+        self.set_record(path, Some(Node { deadline, ..record }));
+        let node = EventNode {
+            modified: index,
+            deadline,
+            ..previous.clone()
+        };
+        self.events.push(Event {
+            index,
+            at: self.wall,
+            cause,
+            name: Name::Path(path.into()),
+            node,
+            previous: Some(previous),
+            silent: write.silent,
+            restricted: self.has_list(path),
+        });
     }
 
     fn make_directory(&mut self, path: &[u8], deadline: Deadline, cause: Cause) {
@@ -316,11 +376,13 @@ impl Writing<'_> {
         let node = self.event_node(path).expect("a directory exists");
         self.events.push(Event {
             index: event,
+            at: self.wall,
             cause,
             name: Name::Path(path.into()),
             node,
             previous,
             silent: false,
+            restricted: self.has_list(path),
         });
     }
 
@@ -334,6 +396,9 @@ impl Writing<'_> {
             return Err(NodeRefusal::NotEmpty);
         }
         let event = self.next_event(path);
+        if event > 0 {
+            self.tell_end(cause, Name::Path(path.into()), event, Some(previous));
+        }
         let records = self.records_from(path);
         let slots = self.slots_from(path);
         let mut ends: Vec<(&[u8], bool)> = records.iter().map(|path| (&path[..], true)).collect();
@@ -349,9 +414,6 @@ impl Writing<'_> {
             if !recorded || self.record(path).is_some() {
                 self.unlink(path);
             }
-        }
-        if event > 0 {
-            self.tell_end(cause, Name::Path(path.into()), event, Some(previous));
         }
         Ok(())
     }

@@ -36,6 +36,7 @@ fn op(text: &str) -> Parsed<NodeOp> {
         "mkdir" => (
             Action::MakeDirectory {
                 deadline: Deadline::Clear,
+                sequence: None,
             },
             Cause::Set,
         ),
@@ -77,6 +78,7 @@ fn test(tests: &mut Vec<NodeTest>, name: &str, given: &str) -> Parsed<bool> {
         "exists" => NodeTest::Exists,
         "missing" => NodeTest::Missing,
         "file" => NodeTest::File,
+        "unrestricted" => NodeTest::Unrestricted,
         "may" => NodeTest::Allowed(permissions(given)?),
         "parentmay" => NodeTest::ParentAllowed(permissions(given)?),
         "room" => NodeTest::Room {
@@ -116,7 +118,7 @@ fn detail(op: &mut NodeOp, name: &str, given: &str) -> Parsed<bool> {
             }
         }
         (Action::Remove { recursive }, "recursive") => *recursive = true,
-        (Action::MakeDirectory { deadline }, "deadline") => *deadline = until?,
+        (Action::MakeDirectory { deadline, .. }, "deadline") => *deadline = until?,
         (Action::Write(write), "deadline") => write.deadline = until?,
         (Action::Write(write), "lease") => write.lease = Some(LeaseId(number(given)?)),
         (Action::Write(write), "acl") => write.acl = access_list(given)?,
@@ -131,14 +133,18 @@ fn detail(op: &mut NodeOp, name: &str, given: &str) -> Parsed<bool> {
         (Action::Write(write), "made") => write.parents = Parents::Made,
         (Action::Write(write), "reborn") => write.reborn = true,
         (Action::Write(write), "silent") => write.silent = true,
+        (Action::Write(write), "sparing") => write.spares_directory = true,
         (Action::Write(write), "tally") => {
             write.role = Role::Tally {
                 of: given.to_owned().into(),
             }
         }
         (Action::Write(write), "limits") => write.role = limits(given)?,
-        (Action::Write(write), "seq") => {
-            write.sequence = Some(match given {
+        (
+            Action::Write(NodeWrite { sequence, .. }) | Action::MakeDirectory { sequence, .. },
+            "seq",
+        ) => {
+            *sequence = Some(match given {
                 "creates" => Sequence::Creates,
                 "event" => Sequence::Event,
                 other => return Err(format!("not a sequence: {other}")),

@@ -27,6 +27,7 @@ fn test() -> impl Strategy<Value = NodeTest> {
         Just(NodeTest::Exists),
         Just(NodeTest::Missing),
         Just(NodeTest::File),
+        Just(NodeTest::Unrestricted),
         permissions().prop_map(NodeTest::Allowed),
         permissions().prop_map(NodeTest::ParentAllowed),
         (1u64..3).prop_map(NodeTest::Version),
@@ -92,18 +93,21 @@ fn deadline() -> impl Strategy<Value = Deadline> {
     ]
 }
 
+fn sequence() -> impl Strategy<Value = Option<Sequence>> {
+    select(vec![
+        None,
+        None,
+        Some(Sequence::Creates),
+        Some(Sequence::Event),
+    ])
+}
+
 fn write() -> impl Strategy<Value = NodeWrite> {
     let kind = select(vec![
         Kind::Plain,
         Kind::Plain,
         Kind::Container { linger_ms: 60_000 },
         Kind::Idle { ttl_ms: 9 },
-    ]);
-    let sequence = select(vec![
-        None,
-        None,
-        Some(Sequence::Creates),
-        Some(Sequence::Event),
     ]);
     let parents = select(vec![Parents::Required, Parents::Made]);
     let lease = select(vec![
@@ -112,9 +116,9 @@ fn write() -> impl Strategy<Value = NodeWrite> {
         Some(LeaseId(1)),
         Some(LeaseId(2)),
     ]);
-    let flags = (any::<bool>(), any::<bool>(), access_list());
-    (flags, kind, sequence, parents, lease, deadline()).prop_map(
-        |((keep, reborn, acl), kind, sequence, parents, lease, deadline)| NodeWrite {
+    let flags = (any::<bool>(), any::<bool>(), any::<bool>(), access_list());
+    (flags, kind, sequence(), parents, lease, deadline()).prop_map(
+        |((keep, reborn, sparing, acl), kind, sequence, parents, lease, deadline)| NodeWrite {
             value: (!keep).then(|| "v".into()),
             null: keep && reborn,
             lease,
@@ -126,6 +130,7 @@ fn write() -> impl Strategy<Value = NodeWrite> {
             reborn,
             silent: keep,
             role: Role::Plain,
+            spares_directory: sparing,
         },
     )
 }
@@ -134,7 +139,10 @@ fn node_op() -> impl Strategy<Value = NodeOp> {
     let action = prop_oneof![
         6 => write().prop_map(Action::Write),
         1 => Just(Action::Check),
-        2 => deadline().prop_map(|deadline| Action::MakeDirectory { deadline }),
+        2 => (deadline(), sequence()).prop_map(|(deadline, sequence)| Action::MakeDirectory {
+            deadline,
+            sequence,
+        }),
         3 => any::<bool>().prop_map(|recursive| Action::Remove { recursive }),
         1 => access_list().prop_map(Action::SetAcl),
     ];
