@@ -182,7 +182,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
         answered: Option<Answered>,
     ) -> Result<(), Over> {
         let xid = asked.header.xid;
-        let Some(Answered { revision, outcome }) = answered else {
+        let Some(Answered {
+            revision, outcome, ..
+        }) = answered
+        else {
             let at = self.reader().revision();
             self.replies.answer(xid, at, ops::end);
             return Ok(());

@@ -1,5 +1,6 @@
 //! The handle that adapters hold.
 
+use crate::events::{EventStream, Interest, Unwaited};
 use crate::limits::Limits;
 use crate::nodes::NodeWatcher;
 use crate::sessions::SessionKey;
@@ -8,7 +9,7 @@ use crate::watch::{Hub, WatchStream};
 use keyspace::command::{Alarm, AlarmChange};
 use keyspace::{Command, LeaseId, Outcome, Reader, Refusal, Revision};
 use replica::roster::{Description, Member, NewMember, Version};
-use replica::stats::Stats;
+use replica::stats::{PeersStats, Stats};
 use replica::{Handle, MemberError, Status, Unavailable};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -44,6 +45,8 @@ pub struct Accepted {
 pub struct Answered {
     /// The keyspace's revision after the command.
     pub revision: Revision,
+    /// The node event counter after it.
+    pub event: u64,
     /// The answer, or why nothing was done.
     pub outcome: Result<Outcome, Refusal>,
 }
@@ -120,6 +123,7 @@ impl Gate {
             let answered = applied.await?.into_iter().skip(ahead);
             let answered = answered.map(|applied| Answered {
                 revision: applied.revision,
+                event: applied.event,
                 outcome: applied.outcome,
             });
             Ok(answered.collect())
@@ -185,6 +189,16 @@ impl Gate {
         self.shared.replica.stats()
     }
 
+    /// How long this member has known the leader that it knows.
+    pub fn led_for(&self) -> Option<Duration> {
+        self.shared.replica.led_for()
+    }
+
+    /// How the other members are reached from here, by id.
+    pub fn peers(&self) -> PeersStats {
+        self.shared.replica.peer_stats()
+    }
+
     /// The other members that this one is connected to, by id.
     pub fn connected(&self) -> Vec<u64> {
         let peers = self.shared.replica.peer_stats().into_iter();
@@ -230,6 +244,12 @@ impl Gate {
     pub fn watch_nodes(&self, session: &SessionKey) -> NodeWatcher {
         let hub = self.shared.hub.nodes();
         hub.watcher(self.reader().clone(), session.id, session.attachment)
+    }
+
+    /// Waits for node events, from one of the past on or from now on.
+    pub fn await_events(&self, interest: &Interest) -> Result<EventStream, Unwaited> {
+        let hub = self.shared.hub.events();
+        hub.await_events(self.reader(), interest)
     }
 
     pub(crate) fn replica(&self) -> &Handle {
@@ -283,6 +303,11 @@ impl Gate {
     /// The members, by id.
     pub fn members(&self) -> Vec<Member> {
         self.shared.replica.members()
+    }
+
+    /// Whether this id was a member's that was removed.
+    pub fn is_removed(&self, id: u64) -> bool {
+        self.shared.replica.is_removed(id)
     }
 
     /// Which roster the members are of; and that together with them.

@@ -4,8 +4,10 @@
 //! know a protocol: neither its messages nor its error texts.
 //!
 //! Start with [`Gate`], the one thing an adapter holds; then [`watch`], where keys' events come from,
-//! and [`nodes`], where those of the path tree do.
+//! [`nodes`], where what happens to nodes of the path tree does, and [`events`], where their numbered
+//! events do.
 
+pub mod events;
 pub mod gate;
 pub mod limits;
 pub mod nodes;
@@ -15,6 +17,7 @@ pub mod space;
 mod testing;
 pub mod watch;
 
+pub use events::{EventHub, EventStream, Interest, News, Unwaited};
 pub use gate::{Accepted, Answered, Error, Gate, Principal};
 pub use keyspace;
 pub use limits::Limits;

@@ -203,6 +203,12 @@ impl Handle {
         self.shared.status.subscribe()
     }
 
+    /// How long this member has known the leader that it knows; none if it never knew one.
+    pub fn led_for(&self) -> Option<Duration> {
+        let since = *self.shared.leader_since.lock();
+        since.map(|since| since.elapsed())
+    }
+
     /// Turns true once this member's name and client URLs are replicated, as etcd demands before
     /// it says that it is ready.
     pub fn published(&self) -> watch::Receiver<bool> {
@@ -237,6 +243,11 @@ impl Handle {
     /// The members, by id.
     pub fn members(&self) -> Vec<Member> {
         self.shared.roster.read().members().cloned().collect()
+    }
+
+    /// Whether this id was a member's that was removed.
+    pub fn is_removed(&self, id: u64) -> bool {
+        self.shared.roster.read().is_removed(id)
     }
 
     /// Which roster the members are of; and that together with them.

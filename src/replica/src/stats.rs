@@ -2,6 +2,7 @@
 
 use keyspace::command::{Op, Txn};
 use keyspace::{Answer, TxnOutcome};
+use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -54,6 +55,66 @@ impl Durations {
     /// Their sum.
     pub fn sum(&self) -> Duration {
         Duration::from_micros(self.sum_us.get())
+    }
+}
+
+/// How long something took, summed up.
+#[derive(Debug, Default)]
+pub struct Spread(Mutex<Summary>);
+
+/// See [`Spread`].
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Summary {
+    /// How often it was done.
+    pub count: u64,
+    /// How long it took the last time, in milliseconds as all of these, ...
+    pub last_ms: f64,
+    /// ... at least ...
+    pub min_ms: f64,
+    /// ... and at most.
+    pub max_ms: f64,
+    sum_ms: f64,
+    sum_of_squares: f64,
+}
+
+impl Spread {
+    pub(crate) fn observe(&self, took: Duration) {
+        let took_ms = took.as_secs_f64() * 1e3;
+        let summary = &mut *self.0.lock();
+        summary.min_ms = match summary.count {
+            0 => took_ms,
+            _ => summary.min_ms.min(took_ms),
+        };
+        summary.max_ms = summary.max_ms.max(took_ms);
+        summary.last_ms = took_ms;
+        summary.count += 1;
+        summary.sum_ms += took_ms;
+        summary.sum_of_squares += took_ms * took_ms;
+    }
+
+    /// All of it at once.
+    pub fn summary(&self) -> Summary {
+        *self.0.lock()
+    }
+}
+
+impl Summary {
+    /// The mean; 0 of nothing.
+    pub fn mean_ms(&self) -> f64 {
+        match self.count {
+            0 => 0.0,
+            count => self.sum_ms / count as f64,
+        }
+    }
+
+    /// The standard deviation; 0 of nothing.
+    pub fn deviation_ms(&self) -> f64 {
+        let mean_of_squares = match self.count {
+            0 => 0.0,
+            count => self.sum_of_squares / count as f64,
+        };
+        // Rounding may take it below zero.
+        (mean_of_squares - self.mean_ms().powi(2)).max(0.0).sqrt()
     }
 }
 
@@ -163,6 +224,10 @@ pub struct PeerStats {
     pub sent_bytes: Count,
     /// `etcd_network_peer_received_bytes_total`.
     pub received_bytes: Count,
+    /// Messages of Raft that it was sent ...
+    pub sent_messages: Count,
+    /// ... and that came from it.
+    pub received_messages: Count,
     /// `etcd_network_peer_sent_failures_total`.
     pub sent_failures: Count,
     /// `etcd_network_peer_received_failures_total`.
@@ -171,6 +236,8 @@ pub struct PeerStats {
     pub active: Count,
     /// `etcd_network_peer_round_trip_time_seconds`.
     pub round_trips: Durations,
+    /// The same, summed up.
+    pub round_trip: Spread,
     /// `etcd_network_snapshot_send_success`.
     pub snapshots_sent: Count,
     /// `etcd_network_snapshot_send_failures`.

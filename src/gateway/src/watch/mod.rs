@@ -17,6 +17,7 @@ mod tests;
 
 pub use stream::{Delivery, WatchStream};
 
+use crate::events::EventHub;
 use crate::nodes::NodeHub;
 use bytes::Bytes;
 use interval::{Intervals, Limit};
@@ -47,6 +48,7 @@ struct Shared {
     watchers: AtomicU64,
     slow: AtomicU64,
     nodes: NodeHub,
+    events: EventHub,
 }
 
 /// How many there are of what, for metrics.
@@ -184,6 +186,7 @@ impl Hub {
             .published
             .fetch_max(reader.revision().0, Ordering::AcqRel);
         self.shared.nodes.begin(reader);
+        self.shared.events.begin(reader);
     }
 
     pub(crate) fn stream(&self, reader: Reader) -> WatchStream {
@@ -193,6 +196,11 @@ impl Hub {
     /// The hub of those who watch nodes.
     pub fn nodes(&self) -> &NodeHub {
         &self.shared.nodes
+    }
+
+    /// The hub of those who wait for node events.
+    pub fn events(&self) -> &EventHub {
+        &self.shared.events
     }
 
     /// How many there are of what.
@@ -217,6 +225,8 @@ impl ChangeSink for Sink {
         self.publish_changes(applied);
         let nodes = &self.hub.shared.nodes;
         nodes.publish(command, applied, &mut self.wakers);
+        let events = &self.hub.shared.events;
+        events.publish(command, applied, &mut self.wakers);
         self.wakers.drain(..).for_each(Waker::wake);
     }
 
@@ -224,6 +234,7 @@ impl ChangeSink for Sink {
         self.skip_to(revision.0);
         let nodes = &self.hub.shared.nodes;
         nodes.restored(revision, &mut self.wakers);
+        self.hub.shared.events.restored(&mut self.wakers);
         self.wakers.drain(..).for_each(Waker::wake);
     }
 }

@@ -260,7 +260,9 @@ impl Client {
         let began = Instant::now();
         let answer = tokio::time::timeout(timeout, calls.ping(*ping)).await;
         answer.map_err(|_| Status::deadline_exceeded("no answer to a ping"))??;
-        self.stats.round_trips.observe(began.elapsed());
+        let took = began.elapsed();
+        self.stats.round_trips.observe(took);
+        self.stats.round_trip.observe(took);
         Ok(())
     }
 
@@ -292,6 +294,7 @@ impl Client {
                 len_bytes += next.bytes.len();
                 together.push(next.bytes);
             }
+            let count = together.len() as u64;
             let envelope = Envelope {
                 cluster: ping.cluster,
                 from: ping.from,
@@ -303,6 +306,7 @@ impl Client {
             }
             self.queue_bytes.fetch_sub(len_bytes, Ordering::Relaxed);
             self.stats.sent_bytes.add(len_bytes as u64);
+            self.stats.sent_messages.add(count);
         }
     }
 

@@ -75,6 +75,7 @@ impl Peer for PeerService {
             let len_bytes: usize = envelope.messages.iter().map(bytes::Bytes::len).sum();
             let stats = self.shared().peers.stats_of(envelope.from);
             stats.received_bytes.add(len_bytes as u64);
+            stats.received_messages.add(envelope.messages.len() as u64);
             self.shared()
                 .inbox
                 .receive(envelope.messages)

@@ -1,0 +1,257 @@
+//! Who waits for node events.
+//!
+//! Events are numbered, and the newest thousand are kept in the state. So whoever waits may say from
+//! which number on; what has happened since is found there, and what comes is told by the applying
+//! thread. It publishes under one lock, under which those who wait look at the past for the last time
+//! and register: nothing is lost between the two, and nothing told twice.
+//!
+//! Who waits at a node hears of it, or of all beneath it as well. What lies beneath under a name that
+//! begins with an underscore is passed over, unless one waits there or deeper. Who waits at a node
+//! that ends together with a directory above it hears of that directory's end.
+//!
+//! Start with [`EventHub`]'s `publish` (the writing side), then [`EventStream::poll_next`] (the
+//! reading side).
+
+mod stream;
+mod table;
+#[cfg(test)]
+mod tests;
+
+pub use stream::{EventStream, News};
+
+use bytes::Bytes;
+use keyspace::node::{Event, Step};
+use keyspace::{Applied, Cause, Command, Reader};
+use parking_lot::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::sync::{Arc, OnceLock};
+use std::task::Waker;
+use stream::Inbox;
+use table::{Table, Waiter};
+use thiserror::Error;
+
+/// How many may wait at a time, on all connections together.
+const WAITING_MAX: u64 = 100_000;
+
+/// Where events arrive and those wait who want them; clone it freely.
+#[derive(Clone, Default)]
+pub struct EventHub {
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    table: Mutex<Table>,
+    /// Streams. While there is none, publishing takes no lock.
+    waiting: AtomicU64,
+    /// Everything up to this event was told to those who wait for it.
+    published: AtomicU64,
+    /// Of these, since the start, those of nodes whose time was over.
+    expired: AtomicU64,
+    reader: OnceLock<Reader>,
+}
+
+/// What one waits for.
+#[derive(Clone, Debug)]
+pub struct Interest {
+    /// At which node, be it there or not.
+    pub path: Bytes,
+    /// At all nodes beneath it, too.
+    pub recursive: bool,
+    /// From this event on; none for the next.
+    pub since: Option<u64>,
+    /// Only the first event that there is.
+    pub once: bool,
+}
+
+/// Why one cannot wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum Unwaited {
+    /// The events that are asked for are not kept any more.
+    #[error("event {asked} is gone; the oldest that is kept is {oldest}")]
+    Cleared {
+        /// From which on.
+        asked: u64,
+        /// The oldest that is kept.
+        oldest: u64,
+        /// The newest.
+        newest: u64,
+    },
+    /// Too many wait already.
+    #[error("too many wait for events")]
+    TooMany,
+}
+
+impl Interest {
+    /// Whether it is in an event of the past. Whether a node was there when a directory above it
+    /// ended is forgotten then, so that one hears of it in any case.
+    fn covers(&self, event: &Event) -> bool {
+        let path = event.name.as_bytes();
+        let beneath = || self.recursive && is_beneath(&self.path, path);
+        is_told(event)
+            && (*path == *self.path
+                || (beneath() && !passes_over(&self.path, path))
+                || (ends_directory(event) && is_beneath(path, &self.path)))
+    }
+}
+
+impl EventHub {
+    /// Takes over from a keyspace that has a past.
+    pub(crate) fn begin(&self, reader: &Reader) {
+        let shared = &self.shared;
+        shared.reader.get_or_init(|| reader.clone());
+        shared.published.fetch_max(reader.event(), Ordering::AcqRel);
+    }
+
+    /// How many wait.
+    pub fn waiting(&self) -> u64 {
+        self.shared.waiting.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn await_events(
+        &self,
+        reader: &Reader,
+        interest: &Interest,
+    ) -> Result<EventStream, Unwaited> {
+        let waiting = Waiting::begin(self)?;
+        let events_max = if interest.once { 1 } else { usize::MAX };
+        let find = |since: Option<u64>| {
+            // Of the past nothing, unless it is asked for.
+            let since = since.unwrap_or(u64::MAX);
+            let found = reader.find_events(since, events_max, |event| interest.covers(event));
+            let (oldest, newest) = (found.oldest, found.newest);
+            let kept = since >= oldest;
+            let cleared = Unwaited::Cleared {
+                asked: since,
+                oldest,
+                newest,
+            };
+            kept.then_some(found).ok_or(cleared)
+        };
+        let first = find(interest.since)?;
+        let mut past = first.events;
+        if interest.once && !past.is_empty() {
+            return Ok(EventStream::of_past(first.newest, past));
+        }
+        // Most of the past was looked at without the lock; what came meanwhile is little.
+        let mut table = self.shared.table.lock();
+        let rest = find(interest.since.map(|since| since.max(first.newest + 1)))?;
+        past.extend(rest.events);
+        if interest.once && !past.is_empty() {
+            return Ok(EventStream::of_past(rest.newest, past));
+        }
+        let inbox = Arc::<Inbox>::default();
+        let waiter = Waiter {
+            since: interest.since.unwrap_or(0).max(rest.newest + 1),
+            recursive: interest.recursive,
+            once: interest.once,
+            inbox: Arc::clone(&inbox),
+        };
+        let place = table.add(&interest.path, waiter);
+        Ok(EventStream::live(rest.newest, past, inbox, place, waiting))
+    }
+
+    /// How many events there were, since the start, of nodes whose time was over.
+    pub fn expired(&self) -> u64 {
+        self.shared.expired.load(Ordering::Relaxed)
+    }
+
+    /// Called on the applying thread, once readers see what the command did.
+    pub(crate) fn publish(&self, command: &Command, applied: &Applied, wakers: &mut Vec<Waker>) {
+        if matches!(command, Command::Expire(_)) {
+            let before = self.shared.published.load(Ordering::Acquire);
+            let expired = applied.event.saturating_sub(before);
+            self.shared.expired.fetch_add(expired, Ordering::Relaxed);
+        }
+        self.publish_through(applied.event, Some(&applied.steps), wakers);
+    }
+
+    /// A snapshot took the state's place, in which the newest events are kept.
+    pub(crate) fn restored(&self, wakers: &mut Vec<Waker>) {
+        if let Some(reader) = self.shared.reader.get() {
+            self.publish_through(reader.event(), None, wakers);
+        }
+    }
+
+    fn publish_through(&self, event: u64, steps: Option<&[Step]>, wakers: &mut Vec<Waker>) {
+        let shared = &*self.shared;
+        let before = shared.published.fetch_max(event, Ordering::AcqRel);
+        if event <= before {
+            return;
+        }
+        // Who is not seen here came after readers saw these events, and so finds them in the past.
+        fence(Ordering::SeqCst);
+        if shared.waiting.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        let Some(reader) = shared.reader.get() else {
+            return;
+        };
+        let mut table = shared.table.lock();
+        let (oldest, events) = reader.events(before + 1);
+        if oldest > before + 1 {
+            // More at once than are kept. Those who come back will hear that they missed some.
+            table.dismiss_all(wakers);
+        }
+        for event in events.iter().filter(|event| is_told(event)) {
+            table.tell(event, steps, wakers);
+        }
+    }
+}
+
+/// Counts itself while it lives.
+struct Waiting(EventHub);
+
+impl Waiting {
+    fn begin(hub: &EventHub) -> Result<Waiting, Unwaited> {
+        let before = hub.shared.waiting.fetch_add(1, Ordering::Relaxed);
+        let waiting = Waiting(hub.clone());
+        // Whoever publishes either sees this one, or what it published is seen here.
+        fence(Ordering::SeqCst);
+        if before < WAITING_MAX {
+            Ok(waiting)
+        } else {
+            Err(Unwaited::TooMany)
+        }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.shared.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Whether anybody is told of an event. Those who wait cannot say who they are.
+fn is_told(event: &Event) -> bool {
+    !event.silent && !event.restricted
+}
+
+/// Whether a node ended that may have had others beneath it.
+fn ends_directory(event: &Event) -> bool {
+    let ended = match event.cause {
+        Cause::Delete | Cause::CompareAndDelete | Cause::Expire => true,
+        Cause::Set | Cause::Create | Cause::Update | Cause::CompareAndSwap => false,
+    };
+    ended && event.previous.as_ref().is_some_and(|node| node.directory)
+}
+
+/// Whether `path` lies beneath `above`.
+fn is_beneath(above: &[u8], path: &[u8]) -> bool {
+    path.len() > 1
+        && (above == b"/"
+            || path
+                .strip_prefix(above)
+                .is_some_and(|it| it.starts_with(b"/")))
+}
+
+/// Whether one that waits at `above` does not hear of `path` beneath it: some name on the way begins
+/// with an underscore.
+fn passes_over(above: &[u8], path: &[u8]) -> bool {
+    let rest = if above == b"/" {
+        path
+    } else {
+        &path[above.len()..]
+    };
+    rest.windows(2).any(|pair| pair == b"/_")
+}

@@ -1,0 +1,307 @@
+//! The hub over a real keyspace, without replication.
+
+use super::stream::EVENTS_MAX;
+use super::{EventStream, Interest, Unwaited, is_beneath, passes_over};
+use crate::testing::{World, put, txn};
+use keyspace::command::{Delete, Nodes, Op};
+use keyspace::node::{Action, Deadline, NodeWrite};
+use keyspace::{AccessEntry, Cause, Command, End, Identity, NodeOp, Permissions, Span};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+impl World {
+    fn await_events(&self, interest: &Interest) -> Result<EventStream, Unwaited> {
+        let reader = self.keyspace.reader();
+        self.hub.events().await_events(&reader, interest)
+    }
+
+    fn stream(&self, path: &str) -> EventStream {
+        let waits = self.await_events(&at(path));
+        waits.expect("nothing is in its way")
+    }
+
+    fn step(&mut self, path: &str, action: Action) {
+        let op = NodeOp {
+            path: path.to_owned().into(),
+            tests: Vec::new(),
+            action,
+            cause: Cause::Set,
+        };
+        let nodes = Nodes {
+            ops: vec![op],
+            ..Nodes::default()
+        };
+        self.run(&Command::Nodes(nodes));
+    }
+
+    fn make_directory(&mut self, path: &str) {
+        let action = Action::MakeDirectory {
+            deadline: Deadline::Clear,
+            sequence: None,
+        };
+        self.step(path, action);
+    }
+
+    fn remove(&mut self, path: &str) {
+        let op = NodeOp {
+            path: path.to_owned().into(),
+            tests: Vec::new(),
+            action: Action::Remove { recursive: true },
+            cause: Cause::Delete,
+        };
+        let nodes = Nodes {
+            ops: vec![op],
+            ..Nodes::default()
+        };
+        self.run(&Command::Nodes(nodes));
+    }
+}
+
+/// All events at a node, as they come.
+fn at(path: &str) -> Interest {
+    Interest {
+        path: path.to_owned().into(),
+        recursive: false,
+        since: None,
+        once: false,
+    }
+}
+
+/// Those beneath it as well.
+fn beneath(path: &str) -> Interest {
+    Interest {
+        recursive: true,
+        ..at(path)
+    }
+}
+
+/// What there is to read: `index path`, and `end`.
+fn drain(stream: &mut EventStream) -> Vec<String> {
+    let mut cx = Context::from_waker(Waker::noop());
+    let mut found = Vec::new();
+    loop {
+        match stream.poll_next(&mut cx) {
+            Poll::Pending => return found,
+            Poll::Ready(Some(news)) => {
+                found.push(format!("{} {:?}", news.event.index, news.event.name));
+            }
+            Poll::Ready(None) => {
+                found.push("end".to_owned());
+                return found;
+            }
+        }
+    }
+}
+
+#[test]
+fn one_event_ends_who_waits_for_one() {
+    let mut world = World::new();
+    let once = Interest {
+        once: true,
+        ..at("/a")
+    };
+    let mut stream = world.await_events(&once).expect("it may wait");
+    assert_eq!(stream.index(), 0);
+    world.put("/b");
+    assert_eq!(drain(&mut stream), [""; 0]);
+    world.put("/a");
+    world.put("/a");
+    assert_eq!(drain(&mut stream), ["2 /a", "end"]);
+    drop(stream);
+    assert_eq!(world.hub.events().waiting(), 0);
+}
+
+#[test]
+fn streams_go_on_from_the_past() {
+    let mut world = World::new();
+    for key in ["/a/x", "/b", "/a/y"] {
+        world.put(key);
+    }
+    let since = |since| Interest {
+        since: Some(since),
+        ..beneath("/a")
+    };
+    let mut stream = world.await_events(&since(1)).expect("all is kept");
+    let mut future = world.await_events(&since(5)).expect("it may wait");
+    assert_eq!(stream.index(), 3);
+    world.put("/a/x");
+    world.put("/a");
+    assert_eq!(drain(&mut stream), ["1 /a/x", "3 /a/y", "4 /a/x", "5 /a"]);
+    assert_eq!(drain(&mut future), ["5 /a"]);
+    let once = Interest {
+        once: true,
+        ..since(2)
+    };
+    let mut once = world.await_events(&once).expect("all is kept");
+    assert_eq!(drain(&mut once), ["3 /a/y", "end"]);
+}
+
+#[test]
+fn what_readers_see_already_is_not_told_to_who_comes_then() {
+    let mut world = World::new();
+    let command = txn(vec![put("/a")]);
+    let applied = world.apply(&command);
+    // Readers are ahead of what is published.
+    let mut now = world.stream("/a");
+    let since = Interest {
+        since: Some(1),
+        ..at("/a")
+    };
+    let mut since = world.await_events(&since).expect("it is kept");
+    world.sink.publish(&command, &applied);
+    world.put("/a");
+    assert_eq!(drain(&mut now), ["2 /a"]);
+    assert_eq!(drain(&mut since), ["1 /a", "2 /a"]);
+}
+
+#[test]
+fn names_decide_who_hears_of_what() {
+    let mut world = World::new();
+    let mut whole = world.await_events(&beneath("/")).expect("it may wait");
+    let mut hidden = world.await_events(&beneath("/a/_h")).expect("it may wait");
+    let mut sibling = world.await_events(&beneath("/a/_")).expect("it may wait");
+    let mut own = world.stream("/a");
+    for key in ["/a/_h", "/a/_h/k", "/a/_h/_k", "/_a", "/a/b", "/a"] {
+        world.put(key);
+    }
+    assert_eq!(drain(&mut whole), ["5 /a/b", "6 /a"]);
+    assert_eq!(drain(&mut hidden), ["1 /a/_h", "2 /a/_h/k"]);
+    assert_eq!(drain(&mut sibling), [""; 0]);
+    assert_eq!(drain(&mut own), ["6 /a"]);
+}
+
+#[test]
+fn paths_are_compared_by_their_names() {
+    assert!(is_beneath(b"/", b"/a"));
+    assert!(is_beneath(b"/a", b"/a/b/c"));
+    for (above, path) in [("/a", "/a"), ("/a", "/ab"), ("/a/b", "/a"), ("/", "/")] {
+        assert!(
+            !is_beneath(above.as_bytes(), path.as_bytes()),
+            "{above} {path}"
+        );
+    }
+    assert!(passes_over(b"/", b"/_a/b"));
+    assert!(passes_over(b"/a", b"/a/b/_c"));
+    assert!(!passes_over(b"/_a", b"/_a/b_/c"));
+}
+
+#[test]
+fn the_end_of_a_directory_reaches_what_ended_with_it() {
+    let mut world = World::new();
+    world.put("/d/a/k");
+    world.put("/dx");
+    let mut streams =
+        ["/d/a/k", "/d/a", "/d", "/d/a/none", "/dx", "/"].map(|path| world.stream(path));
+    let mut above = world.await_events(&beneath("/")).expect("it may wait");
+    world.remove("/d");
+    let told = streams.each_mut().map(drain);
+    let ended = vec!["3 /d".to_owned()];
+    assert_eq!(told[..3], [ended.clone(), ended.clone(), ended.clone()]);
+    assert!(told[3..].iter().all(Vec::is_empty), "{told:?}");
+    assert_eq!(drain(&mut above), ended);
+    // It is in the past of what lay beneath, and of nothing else.
+    for (path, found) in [("/d/a/k", 1), ("/dx", 0)] {
+        let since = Interest {
+            since: Some(3),
+            ..at(path)
+        };
+        let mut stream = world.await_events(&since).expect("it is kept");
+        assert_eq!(drain(&mut stream).len(), found, "{path}");
+    }
+}
+
+#[test]
+fn a_stream_that_is_not_read_ends_and_costs_nothing_more() {
+    let mut world = World::new();
+    let mut stream = world.stream("/a");
+    for _ in 0..EVENTS_MAX + 5 {
+        world.put("/a");
+    }
+    let found = drain(&mut stream);
+    assert_eq!(found.len(), EVENTS_MAX + 1);
+    assert_eq!(found.last().map(String::as_str), Some("end"));
+}
+
+#[test]
+fn what_is_not_kept_cannot_be_waited_for() {
+    let mut world = World::new();
+    for _ in 0..1_005 {
+        world.put("/a");
+    }
+    let since = |since| Interest {
+        since: Some(since),
+        once: true,
+        ..at("/a")
+    };
+    let cleared = Unwaited::Cleared {
+        asked: 5,
+        oldest: 6,
+        newest: 1_005,
+    };
+    assert_eq!(world.await_events(&since(5)).err(), Some(cleared));
+    let mut stream = world.await_events(&since(6)).expect("it is kept");
+    assert_eq!(drain(&mut stream), ["6 /a", "end"]);
+}
+
+/// More events in one command than are kept: nobody may believe to have seen all.
+#[test]
+fn who_missed_events_is_dismissed() {
+    let mut world = World::new();
+    let keys: Vec<String> = (0..1_001).map(|key| format!("/d/{key}")).collect();
+    world.run(&txn(keys.iter().map(|key| put(key)).collect()));
+    let mut stream = world.await_events(&beneath("/d")).expect("it may wait");
+    world.run(&txn(vec![Op::Delete(Delete {
+        span: Span {
+            start: "/d/".into(),
+            end: End::Before("/d0".into()),
+        },
+        want_previous: false,
+    })]));
+    assert_eq!(drain(&mut stream), ["end"]);
+}
+
+#[test]
+fn silent_and_restricted_events_are_told_to_nobody() {
+    let mut world = World::new();
+    let mut stream = world.await_events(&beneath("/")).expect("it may wait");
+    world.step(
+        "/a",
+        Action::Write(NodeWrite {
+            silent: true,
+            ..NodeWrite::new("v")
+        }),
+    );
+    let list = [AccessEntry {
+        permissions: Permissions::READ,
+        who: Identity::new("digest", "bob"),
+    }];
+    world.step("/a", Action::SetAcl(Some(list.into())));
+    world.put("/a");
+    world.remove("/a");
+    assert_eq!(drain(&mut stream), [""; 0]);
+    let past = Interest {
+        since: Some(1),
+        ..beneath("/")
+    };
+    let mut past = world.await_events(&past).expect("all is kept");
+    assert_eq!(drain(&mut past), [""; 0]);
+    world.put("/a");
+    assert_eq!(drain(&mut stream).len(), 1);
+}
+
+#[test]
+fn an_event_is_encoded_once_for_all() {
+    let mut world = World::new();
+    let mut streams = [world.stream("/a"), world.stream("/a")];
+    world.make_directory("/a");
+    let mut cx = Context::from_waker(Waker::noop());
+    let news = streams
+        .each_mut()
+        .map(|stream| match stream.poll_next(&mut cx) {
+            Poll::Ready(Some(news)) => news,
+            Poll::Ready(None) | Poll::Pending => panic!("there is an event"),
+        });
+    assert!(Arc::ptr_eq(&news[0], &news[1]));
+    assert_eq!(news[0].encoded(|_| "once".into()), "once");
+    assert_eq!(news[1].encoded(|_| "twice".into()), "once");
+}
