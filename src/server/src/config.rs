@@ -57,6 +57,8 @@ pub struct Config {
     pub reuse_port: bool,
     pub reuse_address: bool,
     pub enable_json: bool,
+    pub enable_v2: bool,
+    pub v2_root: etcd_v2::Root,
     pub feature_gates: FeatureGates,
     pub advertise_peer_urls: Urls,
     pub initial_cluster: String,

@@ -6,6 +6,7 @@ use crate::backlog::{Backlog, Counted, Turn};
 use crate::flags::value::Words;
 use crate::listen::Handler;
 use crate::metrics::calls::{Timed, Timings};
+use crate::paths;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{FromRequestParts, State};
@@ -199,7 +200,7 @@ pub fn nothing() -> Router {
 
 /// Wraps the plain HTTP of a client port in etcd's guards against browsers: a page must not reach a
 /// server on the local network under a name of its own (DNS rebinding), and other origins' pages
-/// are let in only as allowed.
+/// are let in only as allowed. Paths that are not clean go back.
 pub fn guarded(http: Router, cors: Words, host_whitelist: Words) -> Router {
     let guard = Arc::new(Guard {
         cors,
@@ -237,6 +238,8 @@ async fn guard_request(
     };
     let mut response = if request.method() == Method::OPTIONS {
         StatusCode::OK.into_response()
+    } else if let Some(response) = paths::turn_back(request.method(), request.uri()) {
+        response
     } else {
         next.run(request).await
     };

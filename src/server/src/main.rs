@@ -16,6 +16,7 @@ mod listen;
 mod logging;
 mod members;
 mod metrics;
+mod paths;
 mod run;
 mod tls;
 mod url;

@@ -337,7 +337,8 @@ impl<'a> Member<'a> {
         let http = http::guarded(
             self.observation()
                 .merge(members::version())
-                .merge(members::debug_vars(self.gate.clone())),
+                .merge(members::debug_vars(self.gate.clone()))
+                .merge(self.etcd_v2()),
             self.config.cors.clone(),
             self.config.host_whitelist.clone(),
         );
@@ -364,6 +365,17 @@ impl<'a> Member<'a> {
             };
             self.serve_client(listener, front, "http");
         }
+    }
+
+    /// etcd's v2 protocol, if it is served.
+    fn etcd_v2(&self) -> Router {
+        if !self.config.enable_v2 {
+            return Router::new();
+        }
+        let options = etcd_v2::Options {
+            root: self.config.v2_root.clone(),
+        };
+        etcd_v2::routes(self.gate.clone(), options)
     }
 
     fn serve_client(&self, listener: Listener, front: Front<EtcdV3>, traffic: &str) {

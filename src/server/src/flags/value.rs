@@ -215,6 +215,14 @@ impl FlagValue for Mount {
     }
 }
 
+impl FlagValue for etcd_v2::Root {
+    const KIND: Kind = Kind::Text;
+    fn parse(text: &str) -> Result<Self, String> {
+        etcd_v2::Root::at(if text.is_empty() { "/" } else { text })
+            .ok_or_else(|| format!("{text:?} is not a path"))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

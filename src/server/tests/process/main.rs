@@ -2,6 +2,7 @@
 
 mod access;
 mod certificates;
+mod etcd_v2;
 mod full_disk;
 mod server;
 mod zookeeper;

@@ -1,0 +1,66 @@
+//! etcd v2 over HTTP and JSON.
+//!
+//! It knows etcd v2's paths, forms, order of checks, answers and error texts, and turns them into the
+//! gateway's words. It must never know how anything is stored or replicated, nor another protocol.
+//!
+//! Start with [`routes`]. From the outside in: `keys` (what becomes of a request for keys), `watch`
+//! (answers that come later), `members` and [`stats`] (what is told of the cluster and of this
+//! member), then what is pure: [`form`] and [`query`] (what is asked for), [`ops`]
+//! (what that means in the keyspace), [`node`] and [`json`] (how it is told), [`errors`] and [`root`]
+//! (whose paths are which keys).
+
+mod answer;
+pub mod errors;
+pub mod form;
+pub mod json;
+mod keys;
+mod members;
+pub mod node;
+pub mod ops;
+pub mod query;
+pub mod root;
+pub mod stats;
+mod time;
+mod watch;
+
+pub use root::Root;
+
+use axum::Router;
+use axum::routing::any;
+use gateway::Gate;
+use stats::Stats;
+use std::sync::Arc;
+
+/// What an operator may set.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Where v2's `/` lies in the shared keyspace.
+    pub root: Root,
+}
+
+/// What all requests share.
+struct Shared {
+    gate: Gate,
+    options: Options,
+    stats: Stats,
+}
+
+/// Everything below `/v2`, over a gate.
+pub fn routes(gate: Gate, options: Options) -> Router {
+    Router::new()
+        .route("/v2/keys", any(keys::serve))
+        .route("/v2/keys/", any(keys::serve))
+        .route("/v2/keys/{*key}", any(keys::serve))
+        .route("/v2/members", any(members::serve))
+        .route("/v2/members/", any(members::serve))
+        .route("/v2/members/{*id}", any(members::serve))
+        .route("/v2/machines", any(members::serve_machines))
+        .route("/v2/stats/store", any(stats::serve_store))
+        .route("/v2/stats/self", any(stats::serve_self))
+        .route("/v2/stats/leader", any(stats::serve_leader))
+        .with_state(Arc::new(Shared {
+            gate,
+            options,
+            stats: Stats::default(),
+        }))
+}
