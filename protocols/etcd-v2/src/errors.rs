@@ -193,6 +193,8 @@ impl Asked<'_> {
             Refusal::Alarmed(Alarm::Corrupt) => {
                 Error::of_request(Code::RaftInternal, "etcdserver: corrupt cluster")
             }
+            // Who asked is a user no more.
+            Refusal::Denied | Refusal::Unnamed | Refusal::Outdated => Error::unauthorized(),
             Refusal::KeyNotFound
             | Refusal::LeaseNotFound(_)
             | Refusal::LeaseExists(_)
@@ -200,7 +202,7 @@ impl Asked<'_> {
             | Refusal::Future { newest: _ }
             | Refusal::Moved
             | Refusal::OutOfTurn
-            | Refusal::Denied => {
+            | Refusal::Auth(_) => {
                 unreachable!("no request of etcd v2 asks for what is refused so: {refusal}")
             }
         }

@@ -142,13 +142,13 @@ fn unavailable(error: gateway::Error) -> Error {
 async fn write(shared: &Shared, path: &[u8], query: &Query, op: NodeOp) -> Result<Response, Error> {
     let cause = op.cause;
     let command = Command::Nodes(Nodes {
-        turn: None,
         by: Some([].into()),
         ops: vec![op],
+        ..Nodes::default()
     });
     let answered = shared
         .gate
-        .submit(&Principal::default(), vec![command])
+        .submit(&Principal::Anonymous, vec![command])
         .await?;
     let answered = answered.into_iter().next();
     let answered = answered.expect("one command has one answer");

@@ -59,9 +59,9 @@ impl Story {
         };
         let cause = op.cause;
         let (outcome, index) = self.apply(&Command::Nodes(Nodes {
-            turn: None,
             by: Some([].into()),
             ops: vec![op],
+            ..Nodes::default()
         }));
         let asked = Asked {
             path: path.as_bytes(),

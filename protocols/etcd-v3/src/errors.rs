@@ -1,7 +1,9 @@
 //! What goes wrong, in etcd's words. Clients match these texts, so they are etcd's to the letter
 //! (api/v3rpc/rpctypes/error.go), and this is the only place that has them.
 
+use crate::calls::CODE_LABELS;
 use gateway::keyspace::Refusal;
+use gateway::keyspace::auth::AuthRefusal;
 use gateway::keyspace::command::Alarm;
 use gateway::{MemberError, MemberRefusal, Unavailable};
 use std::borrow::Cow;
@@ -93,6 +95,12 @@ impl Error {
         }
     }
 
+    /// Why a watcher is cancelled, as etcd says it: in the way Go shows an error of gRPC.
+    pub fn as_cancel_reason(&self) -> Cow<'static, str> {
+        let code = CODE_LABELS[self.code.number() as usize];
+        format!("rpc error: code = {code} desc = {}", self.message).into()
+    }
+
     /// A kind of request that is not offered.
     pub fn unimplemented(message: impl Into<Cow<'static, str>>) -> Error {
         Error {
@@ -129,6 +137,30 @@ errors! {
     COMPACTED = OutOfRange "mvcc: required revision has been compacted";
     /// The revision has not happened.
     FUTURE_REVISION = OutOfRange "mvcc: required revision is a future revision";
+    /// A call that takes a user, without one; or a user without a name.
+    USER_EMPTY = InvalidArgument "user name is empty";
+    /// The user is there.
+    USER_EXISTS = FailedPrecondition "user name already exists";
+    /// There is no such user.
+    USER_NOT_FOUND = FailedPrecondition "user name not found";
+    /// A role without a name.
+    ROLE_EMPTY = InvalidArgument "role name is empty";
+    /// The role is there.
+    ROLE_EXISTS = FailedPrecondition "role name already exists";
+    /// There is no such role.
+    ROLE_NOT_FOUND = FailedPrecondition "role name not found";
+    /// The user does not have the role.
+    ROLE_NOT_GRANTED = FailedPrecondition "role is not granted to the user";
+    /// The role has no permission for that very range.
+    PERMISSION_NOT_GRANTED = FailedPrecondition "permission is not granted to the role";
+    /// Authentication cannot be without its root, nor a permission without keys.
+    INVALID_AUTH_MGMT = InvalidArgument "invalid auth management";
+    /// Nothing can be enabled without a root user.
+    ROOT_USER_NOT_FOUND = FailedPrecondition "root user does not exist";
+    /// Nor without its role.
+    ROOT_ROLE_NOT_GRANTED = FailedPrecondition "root user does not have root role";
+    /// Users and roles have changed since the caller was known.
+    AUTH_REVISION_OLD = InvalidArgument "revision of auth store is old";
     /// Not for this caller.
     PERMISSION_DENIED = PermissionDenied "permission denied";
     /// Over the space quota.
@@ -206,11 +238,34 @@ impl From<Refusal> for Error {
             Refusal::Compacted { compacted: _ } => COMPACTED,
             Refusal::Future { newest: _ } => FUTURE_REVISION,
             Refusal::Denied => PERMISSION_DENIED,
+            Refusal::Unnamed => USER_EMPTY,
+            Refusal::Outdated => AUTH_REVISION_OLD,
+            Refusal::Auth(refusal) => refusal.into(),
             Refusal::Alarmed(Alarm::NoSpace) => NO_SPACE,
             Refusal::Alarmed(Alarm::Corrupt) => CORRUPT,
             Refusal::Moved | Refusal::OutOfTurn | Refusal::Node { .. } => {
                 unreachable!("no call of etcd v3 addresses nodes or sessions")
             }
+        }
+    }
+}
+
+impl From<AuthRefusal> for Error {
+    fn from(refusal: AuthRefusal) -> Error {
+        match refusal {
+            AuthRefusal::RootMissing => ROOT_USER_NOT_FOUND,
+            AuthRefusal::RootUnprivileged => ROOT_ROLE_NOT_GRANTED,
+            AuthRefusal::RootNeeded | AuthRefusal::NoKeys => INVALID_AUTH_MGMT,
+            AuthRefusal::UserNameEmpty => USER_EMPTY,
+            AuthRefusal::UserExists => USER_EXISTS,
+            AuthRefusal::UserMissing => USER_NOT_FOUND,
+            AuthRefusal::RoleNameEmpty => ROLE_EMPTY,
+            AuthRefusal::RoleExists => ROLE_EXISTS,
+            AuthRefusal::RoleMissing => ROLE_NOT_FOUND,
+            AuthRefusal::RoleNotGranted => ROLE_NOT_GRANTED,
+            AuthRefusal::PermissionNotGranted => PERMISSION_NOT_GRANTED,
+            AuthRefusal::TooLarge => REQUEST_TOO_LARGE,
+            AuthRefusal::Overtaken => AUTH_REVISION_OLD,
         }
     }
 }

@@ -162,11 +162,10 @@ async fn make_root(shared: &Shared) -> Result<(), Unavailable> {
         return Ok(());
     }
     let nodes = Command::Nodes(Nodes {
-        turn: None,
-        by: None,
         ops,
+        ..Nodes::default()
     });
-    match shared.gate.propose(&Principal::Anonymous, nodes).await {
+    match shared.gate.propose(&Principal::System, nodes).await {
         Ok(_) => {}
         Err(Error::Refused(Refusal::Node {
             reason: NodeRefusal::Exists,

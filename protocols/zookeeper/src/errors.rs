@@ -124,8 +124,12 @@ impl From<Refusal> for Failure {
             // To ZooKeeper only part of a tree can be full; to those who write it is the same.
             Refusal::Alarmed(Alarm::NoSpace) => Failure::Answer(Code::QuotaExceeded, None),
             Refusal::Alarmed(Alarm::Corrupt) => Failure::Answer(Code::SystemError, None),
+            // Who asked is a user no more.
+            Refusal::Denied | Refusal::Unnamed | Refusal::Outdated => {
+                Failure::Answer(Code::NoAuth, None)
+            }
             Refusal::KeyNotFound
-            | Refusal::Denied
+            | Refusal::Auth(_)
             | Refusal::LeaseExists(_)
             | Refusal::Compacted { compacted: _ }
             | Refusal::Future { newest: _ } => {

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use gateway::keyspace::access::{AccessEntry, Identity, Permissions, allows};
 use gateway::keyspace::{LeaseId, NodeView, Reader, Revision};
 use gateway::nodes::{Mode, Once, What, Which};
-use gateway::{Gate, NodeWatcher};
+use gateway::{Gate, NodeWatcher, Principal};
 use std::borrow::Cow;
 
 /// The longest answer to a multi-read. A request of the longest size could ask for 50,000 nodes of
@@ -36,6 +36,8 @@ pub struct Desk<'a> {
     pub session: LeaseId,
     /// Who the client has shown to be; none may do everything.
     pub by: Option<&'a [Identity]>,
+    /// On whose behalf it asks.
+    pub principal: &'a Principal,
     /// The way to the members.
     pub gate: &'a Gate,
     /// The settings. Data above the largest frame is not sent: it would cut off a client that expects
@@ -143,8 +145,21 @@ fn encode_names(out: &mut Vec<u8>, names: &[Bytes]) {
 type Answer = (Revision, Result<Seen, Code>);
 
 impl Desk<'_> {
-    /// Reads.
+    /// Reads. Whether the client's roles permit it is asked before a watch is left, and again once it
+    /// was read.
     pub fn read(&self, read: Read<'_>) -> Answer {
+        let permitted = || read.path().is_none_or(|path| self.is_readable(path));
+        if !permitted() {
+            return self.refuse(Code::NoAuth);
+        }
+        let answer = self.look(read);
+        match permitted() {
+            true => answer,
+            false => self.refuse(Code::NoAuth),
+        }
+    }
+
+    fn look(&self, read: Read<'_>) -> Answer {
         match read {
             Read::Exists { path, watch }
             | Read::GetData { path, watch }
@@ -215,6 +230,17 @@ impl Desk<'_> {
         self.by.is_none_or(|callers| allows(acl, callers, wanted))
     }
 
+    /// Whether the client's roles permit to read a node. ZooKeeper's own are nobody's to permit.
+    fn is_readable(&self, path: &str) -> bool {
+        let path = if path.is_empty() { ROOT } else { path };
+        let checked = || {
+            let key = self.key(path);
+            self.reader
+                .check_roles(self.principal, &key, Permissions::READ)
+        };
+        checked().is_ok() || system::node(path).is_some()
+    }
+
     /// A node, if the client may read it.
     fn readable(&self, node: Option<Found>) -> Result<Found, Code> {
         let node = node.ok_or(Code::NoNode)?;
@@ -226,6 +252,9 @@ impl Desk<'_> {
 
     /// Whether the client may read a node.
     pub fn check_readable(&self, path: &str) -> Result<(), Code> {
+        if !self.is_readable(path) {
+            return Err(Code::NoAuth);
+        }
         let (_, node) = self.node(path, None);
         self.readable(node).map(drop)
     }
@@ -454,6 +483,9 @@ impl Desk<'_> {
         news: impl Fn(Option<&NodeView>) -> Option<What>,
         replies: &mut Replies,
     ) {
+        if !self.is_readable(path) {
+            return;
+        }
         // ZooKeeper's own nodes are always there.
         let is_own = system::node(path).is_some();
         let quiet = |node: Option<&NodeView>| is_own || news(node).is_none();
@@ -496,12 +528,13 @@ impl Desk<'_> {
 
     /// Whether the client may change the members.
     pub fn may_reconfigure(&self) -> bool {
-        self.permits(Found::System(self.config()).acl(), Permissions::WRITE)
+        self.reader.check_root(self.principal).is_ok()
+            && self.permits(Found::System(self.config()).acl(), Permissions::WRITE)
     }
 
     /// Whether the client may be told of what happened to a node of this access list.
-    pub fn may_hear(&self, acl: Option<&[AccessEntry]>) -> bool {
-        self.permits(acl, Permissions::READ)
+    pub fn may_hear(&self, path: &str, acl: Option<&[AccessEntry]>) -> bool {
+        self.permits(acl, Permissions::READ) && self.is_readable(path)
     }
 }
 

@@ -202,6 +202,19 @@ pub enum Read<'a> {
     },
 }
 
+impl<'a> Read<'a> {
+    /// The node that is read, if it is about one.
+    pub fn path(&self) -> Option<&'a str> {
+        match self {
+            Read::Exists { path, .. }
+            | Read::GetData { path, .. }
+            | Read::GetChildren { path, .. }
+            | Read::GetAcl { path } => Some(path),
+            Read::GetEphemerals { .. } => None,
+        }
+    }
+}
+
 /// A change of the members.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reconfig<'a> {

@@ -15,7 +15,7 @@ use gateway::keyspace::access::Identity;
 use gateway::keyspace::command::{Nodes, Turn};
 use gateway::keyspace::node::NodeAnswer;
 use gateway::keyspace::{Command, Outcome, Refusal, Revision};
-use gateway::{Answered, Error, MemberError, Principal};
+use gateway::{Answered, Error, MemberError};
 use std::slice;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -144,7 +144,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
         }
         let mut answers = Vec::new();
         if !commands.is_empty() {
-            let submitted = self.shared.gate.submit(&Principal::Anonymous, commands);
+            let submitted = self.shared.gate.submit(&self.principal, commands);
             answers = submitted.await?;
         }
         let mut answers = answers.into_iter();
@@ -171,6 +171,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
             turn: Some(self.take_turn()),
             by: (!self.may_everything()).then(|| Arc::clone(&self.ids)),
             ops: steps.ops,
+            ..Nodes::default()
         })
     }
 
@@ -326,7 +327,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
                 let removed = self.desk().remove_watches(path, *kind);
                 self.done(xid, removed);
             }
-            Request::Auth { scheme, token } => return self.authenticate(xid, scheme, token),
+            Request::Auth { scheme, token } => {
+                return self.authenticate(xid, scheme, token).await;
+            }
             Request::Sasl { token } => return self.log_in(xid, token),
             Request::Reconfig(asked) => return self.reconfigure(xid, asked).await,
             Request::WhoAmI => self.who_am_i(xid),
@@ -375,10 +378,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
         }
     }
 
-    /// Adds identities; a proof that is none ends the connection.
-    fn authenticate(&mut self, xid: i32, scheme: &str, token: &[u8]) -> Result<(), Over> {
+    /// Adds identities; a proof that is none ends the connection. Once authentication is on, a digest
+    /// of a user's name has to have its password, and logs it in.
+    async fn authenticate(&mut self, xid: i32, scheme: &str, token: &[u8]) -> Result<(), Over> {
         let known = self.shared.options.super_digest.as_deref();
-        let Some(shown) = acl::authenticate(scheme, token, &self.inborn, known) else {
+        let is_user = scheme != "digest" || self.log_in_user(token).await?;
+        let shown = acl::authenticate(scheme, token, &self.inborn, known);
+        let Some(shown) = shown.filter(|_| is_user) else {
             self.shared.stats.auth_failed.fetch_add(1, Relaxed);
             self.replies.aside(xid, 0, Some(Code::AuthFailed), |_| {});
             return Err(Over::AfterAnswers);
@@ -389,6 +395,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
         }
         self.replies.aside(xid, 0, None, |_| {});
         Ok(())
+    }
+
+    /// Logs in whom `user:password` names, if that is a user; whether nothing is wrong with it.
+    async fn log_in_user(&mut self, token: &[u8]) -> Result<bool, Over> {
+        let auth = self.reader().auth();
+        let named = token.iter().position(|byte| *byte == b':');
+        let named = named.map(|colon| (&token[..colon], &token[colon + 1..]));
+        let Some((user, password)) =
+            named.and_then(|(user, password)| Some((str::from_utf8(user).ok()?, password)))
+        else {
+            return Ok(true);
+        };
+        if !auth.enabled() || auth.user(user).is_none() {
+            return Ok(true);
+        }
+        let Some(principal) = self.shared.gate.log_in(user, password).await? else {
+            return Ok(false);
+        };
+        self.principal = principal;
+        Ok(true)
     }
 
     /// Notes who the client has shown to be; not if that is too many.
@@ -534,7 +560,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
             return Err(Over::AfterAnswers);
         }
         let close = Command::Close(self.take_turn());
-        let closed = self.shared.gate.propose(&Principal::Anonymous, close).await;
+        let closed = self.shared.gate.propose(&self.principal, close).await;
         let at = match closed {
             Ok(accepted) => accepted.revision,
             Err(Error::Refused(Refusal::LeaseNotFound(_))) => self.reader().revision(),

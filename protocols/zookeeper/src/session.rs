@@ -17,7 +17,7 @@ use crate::{Arrival, Shared, acl, frame};
 use bytes::{Bytes, BytesMut};
 use gateway::keyspace::Reader;
 use gateway::keyspace::access::Identity;
-use gateway::{NodeWatcher, SessionKey, Unavailable};
+use gateway::{NodeWatcher, Principal, SessionKey, Unavailable};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -67,6 +67,8 @@ pub struct Session<'a, S> {
     pub(crate) inborn: Inborn,
     /// Who the client has shown to be.
     pub(crate) ids: Arc<[Identity]>,
+    /// On whose behalf it asks, once authentication is on.
+    pub(crate) principal: Principal,
     /// How far it has logged in.
     pub(crate) sasl: Exchange,
     pub(crate) watcher: NodeWatcher,
@@ -99,6 +101,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
             turn: 0,
             ids: inborn.ids().cloned().collect(),
             inborn,
+            principal: Principal::Anonymous,
             sasl: Exchange::default(),
             read: BytesMut::new(),
             replies: Replies::default(),
@@ -237,8 +240,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
         let newest = desk.reader.revision();
         let told: Vec<_> = events
             .iter()
-            .filter(|event| desk.may_hear(event.acl.as_deref()))
             .filter_map(|event| Some((event, desk.mount.shown(&event.path)?)))
+            .filter(|(event, path)| desk.may_hear(path, event.acl.as_deref()))
             .collect();
         let count = told.len() as u64;
         let told = told.iter().map(|(event, path)| Event {
@@ -264,12 +267,15 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
     }
 
     pub(crate) fn desk(&self) -> Desk<'_> {
+        let reader = self.shared.gate.reader();
+        let bound = !self.may_everything() && !reader.is_root(&self.principal);
         Desk {
-            reader: self.shared.gate.reader(),
+            reader,
             mount: &self.shared.options.mount,
             watcher: &self.watcher,
             session: self.key.id,
-            by: (!self.may_everything()).then_some(&self.ids),
+            by: bound.then_some(&self.ids),
+            principal: &self.principal,
             gate: &self.shared.gate,
             options: &self.shared.options,
         }

@@ -5,7 +5,7 @@ use gateway::keyspace::access::Identity;
 use gateway::keyspace::change::Outcome;
 use gateway::keyspace::command::{Grant, Nodes, Session};
 use gateway::keyspace::node::NodeAnswer;
-use gateway::keyspace::{Command, Keyspace, LeaseId, Stamp};
+use gateway::keyspace::{Command, Keyspace, LeaseId, Principal, Stamp};
 use std::slice;
 use std::sync::Arc;
 use zookeeper::Options;
@@ -150,9 +150,9 @@ impl World {
         let (len, doomed) = (steps.ops.len(), steps.doomed);
         let by: Arc<[Identity]> = self.ids.clone().into();
         let command = Command::Nodes(Nodes {
-            turn: None,
             by: Some(by),
             ops: steps.ops,
+            ..Nodes::default()
         });
         match self.apply(command) {
             Ok(Outcome::Nodes(answers)) => Ok(answers),
@@ -226,7 +226,9 @@ fn ephemerals_end_with_their_session_and_have_no_children() {
         world.fails(create("/a/b", 0)),
         Code::NoChildrenForEphemerals
     );
-    world.apply(Command::Revoke(SESSION)).expect("it is there");
+    world
+        .apply(Command::Revoke(SESSION, Principal::System))
+        .expect("it is there");
     assert_eq!(world.stat("/a"), None);
 }
 

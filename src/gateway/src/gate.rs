@@ -2,12 +2,13 @@
 
 use crate::events::{EventStream, Interest, Unwaited};
 use crate::limits::Limits;
+use crate::logins::Logins;
 use crate::nodes::NodeWatcher;
 use crate::sessions::SessionKey;
 use crate::space::{Space, SpaceUsed, cost};
 use crate::watch::{Hub, WatchStream};
 use keyspace::command::{Alarm, AlarmChange};
-use keyspace::{Command, LeaseId, Outcome, Reader, Refusal, Revision};
+use keyspace::{Command, LeaseId, Outcome, Principal, Reader, Refusal, Revision};
 use replica::roster::{Description, Member, NewMember, Version};
 use replica::stats::{PeersStats, Stats};
 use replica::{Handle, MemberError, Status, Unavailable};
@@ -22,14 +23,6 @@ const TIDY_PAUSE_MIN: Duration = Duration::from_millis(1);
 const TIDY_PAUSE_MAX: Duration = Duration::from_millis(50);
 /// ... and for how long.
 const TIDY_PATIENCE: Duration = Duration::from_secs(5);
-
-/// On whose behalf a request is made.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Principal {
-    /// A client that named nobody.
-    #[default]
-    Anonymous,
-}
 
 /// What an accepted command did.
 #[derive(Clone, Debug)]
@@ -73,6 +66,7 @@ struct Shared {
     hub: Hub,
     limits: Limits,
     space: Space,
+    logins: Logins,
 }
 
 impl Gate {
@@ -84,6 +78,7 @@ impl Gate {
             hub,
             limits,
             space: Space::default(),
+            logins: Logins::default(),
         };
         Gate {
             shared: Arc::new(shared),
@@ -95,8 +90,10 @@ impl Gate {
         &self.shared.limits
     }
 
-    /// Replicates a command and answers what it did.
-    pub async fn propose(&self, _by: &Principal, command: Command) -> Result<Accepted, Error> {
+    /// Replicates a command on someone's behalf and answers what it did. What they may not touch is
+    /// refused as it is applied; whether they may give such a command at all is asked before.
+    pub async fn propose(&self, by: &Principal, mut command: Command) -> Result<Accepted, Error> {
+        command.set_principal(by);
         self.spare(cost(&command)).await?;
         let applied = self.shared.replica.propose(command).await?;
         Ok(Accepted {
@@ -109,9 +106,10 @@ impl Gate {
     /// at the call, so that calls take effect in their order; what is returned only waits.
     pub fn submit(
         &self,
-        _by: &Principal,
+        by: &Principal,
         mut commands: Vec<Command>,
     ) -> impl Future<Output = Result<Vec<Answered>, Unavailable>> + Send + use<> {
+        commands.iter_mut().for_each(|it| it.set_principal(by));
         // Over the quota, the alarm goes ahead of them, and so they are refused in their order.
         let alarm = self.over_quota(commands.iter().map(cost).sum()).flatten();
         let ahead = usize::from(alarm.is_some());
@@ -250,6 +248,10 @@ impl Gate {
     pub fn await_events(&self, interest: &Interest) -> Result<EventStream, Unwaited> {
         let hub = self.shared.hub.events();
         hub.await_events(self.reader(), interest)
+    }
+
+    pub(crate) fn logins(&self) -> &Logins {
+        &self.shared.logins
     }
 
     pub(crate) fn replica(&self) -> &Handle {

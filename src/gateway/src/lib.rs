@@ -1,4 +1,4 @@
-//! What an adapter sees of the rest: propose, read, watch, leases, members, limits.
+//! What an adapter sees of the rest: propose, read, watch, leases, members, logins, limits.
 //!
 //! It knows the replica's handle and the keyspace's vocabulary, which it re-exports. It must never
 //! know a protocol: neither its messages nor its error texts.
@@ -10,6 +10,7 @@
 pub mod events;
 pub mod gate;
 pub mod limits;
+mod logins;
 pub mod nodes;
 pub mod sessions;
 pub mod space;
@@ -18,8 +19,8 @@ mod testing;
 pub mod watch;
 
 pub use events::{EventHub, EventStream, Interest, News, Unwaited};
-pub use gate::{Accepted, Answered, Error, Gate, Principal};
-pub use keyspace;
+pub use gate::{Accepted, Answered, Error, Gate};
+pub use keyspace::{self, Principal};
 pub use limits::Limits;
 pub use nodes::{NodeEvent, NodeHub, NodeWatcher};
 pub use replica::roster::{Description, Member, NewMember, Version};

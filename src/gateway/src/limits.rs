@@ -13,6 +13,8 @@ pub struct Limits {
     pub space_bytes_max: Option<u64>,
     /// How long a follower waits for its leader. Other waits are measured in it.
     pub election_timeout: Duration,
+    /// How hard passwords are hashed: each step doubles the work. From 4 to 31.
+    pub bcrypt_cost: u32,
 }
 
 impl Default for Limits {
@@ -22,6 +24,7 @@ impl Default for Limits {
             txn_ops_max: 128,
             space_bytes_max: Some(2 << 30),
             election_timeout: Duration::from_millis(1000),
+            bcrypt_cost: 10,
         }
     }
 }

@@ -1,9 +1,9 @@
 //! Sessions: leases that a client holds through one connection at a time, resumes through another,
 //! and keeps alive by whatever it asks for.
 
-use crate::gate::{Error, Gate, Principal};
+use crate::gate::{Error, Gate};
 use keyspace::command::{Attach, Grant, Session};
-use keyspace::{Command, LeaseId, Refusal};
+use keyspace::{Command, LeaseId, Principal, Refusal};
 
 /// What a connection needs to hold a session. Whoever knows it can resume the session.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -33,7 +33,7 @@ impl Gate {
             ttl_ms,
             session: Some(session),
         };
-        self.propose(&Principal::Anonymous, Command::Grant(grant))
+        self.propose(&Principal::System, Command::Grant(grant))
             .await?;
         Ok(key)
     }
@@ -58,7 +58,7 @@ impl Gate {
             ttl_ms,
         };
         match self
-            .propose(&Principal::Anonymous, Command::Attach(attach))
+            .propose(&Principal::System, Command::Attach(attach))
             .await
         {
             Ok(_) => Ok(Some(key)),

@@ -4,6 +4,7 @@
 //! is freed by itself, but operators and tests rely on that behaviour (compact, defragment, disarm),
 //! so the reported size is the high-water mark since the last defragmentation.
 
+use keyspace::auth::AuthChange;
 use keyspace::command::{Grant, Op, Txn};
 use keyspace::node::{Action, NodeOp};
 use keyspace::{AccessList, Command};
@@ -55,15 +56,20 @@ pub fn cost(command: &Command) -> u64 {
         Command::Txn(txn) => cost_of_txn(txn),
         Command::Nodes(nodes) => nodes.ops.iter().map(cost_of_node_op).sum(),
         Command::Grant(Grant { session: None, .. }) => LEASE_BYTES,
+        // About what it takes is what it says.
+        Command::Auth(asked) if asked.changes.iter().any(AuthChange::grows) => {
+            command.encode().len() as u64
+        }
         // Who opens a session may want to make room.
         Command::Grant(_)
         | Command::Compact(_)
-        | Command::Revoke(_)
+        | Command::Revoke(..)
         | Command::Expire(_)
         | Command::Checkpoint(_)
         | Command::Alarm(_)
         | Command::Attach(_)
-        | Command::Close(_) => 0,
+        | Command::Close(_)
+        | Command::Auth(_) => 0,
     }
 }
 
@@ -118,7 +124,7 @@ mod tests {
             guards: vec![],
             then: vec![put("a", "12"), put("b", "34")],
             otherwise: vec![Op::Txn(Txn::unconditional(vec![put("c", "")]))],
-            judged: false,
+            ..Txn::default()
         };
         assert_eq!(cost(&Command::Txn(txn)), 2 * (256 + 3));
     }

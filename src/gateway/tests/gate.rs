@@ -53,13 +53,13 @@ fn turn(session: &SessionKey, seq: u64, action: Action) -> Command {
             attachment: session.attachment,
             seq,
         }),
-        by: None,
         ops: vec![NodeOp {
             path: "/a".into(),
             tests: Vec::new(),
             action,
             cause: Cause::Set,
         }],
+        ..Nodes::default()
     })
 }
 

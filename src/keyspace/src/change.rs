@@ -1,5 +1,6 @@
 //! What one command did: the outcome for whoever asked, and the changes for whoever watches.
 
+use crate::auth::AuthRefusal;
 use crate::command::Alarm;
 use crate::node::{NodeAnswer, NodeRefusal, Step};
 use crate::slot::Entry;
@@ -143,9 +144,18 @@ pub enum Refusal {
     /// An earlier write of the same connection was lost.
     #[error("an earlier write of the session was lost")]
     OutOfTurn,
-    /// A transaction touches a node that has an access list.
-    #[error("an access list does not permit it")]
+    /// Neither an access list nor a role permits it.
+    #[error("not permitted")]
     Denied,
+    /// It takes a user, and none is named.
+    #[error("no user is named")]
+    Unnamed,
+    /// Users and roles have changed since it was shown who asks.
+    #[error("users and roles have changed since the user was known")]
+    Outdated,
+    /// Users and roles cannot be changed so.
+    #[error(transparent)]
+    Auth(#[from] AuthRefusal),
     /// An alarm stands.
     #[error("refused while the {0:?} alarm stands")]
     Alarmed(Alarm),

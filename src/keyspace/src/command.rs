@@ -2,6 +2,7 @@
 //! that a member could see differently (time, random ids) is already inside it or in the stamp.
 
 use crate::access::Identity;
+use crate::auth::{AuthChanges, Principal};
 use crate::node::NodeOp;
 use crate::types::{LeaseId, Revision, Span};
 use bytes::Bytes;
@@ -21,9 +22,14 @@ pub enum Command {
     /// Create a lease.
     #[n(2)]
     Grant(#[n(0)] Grant),
-    /// End a lease and delete what is bound to it, in key order, at one revision.
+    /// End a lease and delete what is bound to it, in key order, at one revision; on whose behalf.
     #[n(3)]
-    Revoke(#[n(0)] LeaseId),
+    Revoke(
+        #[n(0)] LeaseId,
+        #[n(1)]
+        #[cbor(default)]
+        Principal,
+    ),
     /// The leader's clock says that these are over. Each lease ends as in `Revoke`, with the cause
     /// `Expire`; nodes whose own deadline has passed by the stamp go too, the first thousand.
     #[n(4)]
@@ -44,6 +50,29 @@ pub enum Command {
     /// A session's own client ends it, when it is that connection's turn: otherwise as `Revoke`.
     #[n(9)]
     Close(#[n(0)] Turn),
+    /// Change users and roles. Moves no revision but their own.
+    #[n(10)]
+    Auth(#[n(0)] AuthChanges),
+}
+
+impl Command {
+    /// Says on whose behalf it is, where what it touches decides whether they may. All other commands
+    /// are judged, if at all, before they are given to the log.
+    pub fn set_principal(&mut self, by: &Principal) {
+        match self {
+            Command::Txn(txn) => txn.principal = by.clone(),
+            Command::Revoke(_, principal) => *principal = by.clone(),
+            Command::Nodes(nodes) => nodes.principal = by.clone(),
+            Command::Auth(changes) => changes.principal = by.clone(),
+            Command::Compact(_)
+            | Command::Grant(_)
+            | Command::Expire(_)
+            | Command::Checkpoint(_)
+            | Command::Alarm(_)
+            | Command::Attach(_)
+            | Command::Close(_) => {}
+        }
+    }
 }
 
 /// See [`Command::Grant`].
@@ -97,13 +126,17 @@ pub struct Nodes {
     /// Whose turn it must be; none for what is no session's.
     #[n(0)]
     pub turn: Option<Turn>,
-    /// Who asks, for the steps' tests of access lists; none passes them all.
+    /// Who the client has shown to be, for the steps' tests of access lists; none passes them all.
     #[n(1)]
     #[cbor(with = "crate::codec::maybe_shared")]
     pub by: Option<Arc<[Identity]>>,
     /// The steps.
     #[n(2)]
     pub ops: Vec<NodeOp>,
+    /// On whose behalf, for what users may do.
+    #[n(3)]
+    #[cbor(default)]
+    pub principal: Principal,
 }
 
 /// A session's write, or its end: which one of which of its connections. One that is not the connection's next
@@ -183,11 +216,12 @@ pub struct Txn {
     /// Runs when one does not.
     #[n(2)]
     pub otherwise: Vec<Op>,
-    /// Access lists bind it: who asks has no identity that one could name, so that it is refused if
-    /// it touches a node that has one. Of transactions inside, the outermost says so for all.
+    /// On whose behalf. Clients have no identity here that an access list could name, so that theirs
+    /// is refused if it touches a node that has one. Of transactions inside, the outermost says so for
+    /// all.
     #[n(3)]
     #[cbor(default)]
-    pub judged: bool,
+    pub principal: Principal,
 }
 
 impl Txn {

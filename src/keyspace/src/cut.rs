@@ -1,18 +1,21 @@
 //! Taking the whole state out while the writer goes on. `restore` makes a keyspace of it again.
 
+use crate::auth::Auth;
 use crate::history::Trace;
 use crate::index::Scan;
 use crate::keyspace::Keyspace;
 use crate::lease::Leases;
 use crate::node::Event;
 use crate::record::{
-    EventRecord, FORMAT, Head, LEASES_MAX, LeaseChunk, LeaseRecord, NODES_MAX, NodeChunk,
-    NodeRecord, Place, Record, SlotRecord, StandingAlarm, VersionRecord, encode, unreadable,
+    AUTH_MAX, AuthHead, EventRecord, FORMAT, Head, LEASES_MAX, LeaseChunk, LeaseRecord, NODES_MAX,
+    NodeChunk, NodeRecord, Place, Record, RoleChunk, RoleRecord, SlotRecord, StandingAlarm,
+    UserChunk, UserRecord, VersionRecord, encode, unreadable,
 };
 use crate::shared::Shared;
 use crate::slot::Slot;
 use crate::tree::{Path, Tree};
 use crate::types::{LeaseId, Revision};
+use arc_swap::Guard;
 use std::collections::VecDeque;
 use std::ops::Bound;
 use std::sync::Arc;
@@ -30,6 +33,7 @@ pub struct Cut {
     leases: Leases,
     tree: Tree,
     events: VecDeque<Event>,
+    auth: Arc<Auth>,
     /// Tell only the slots that changed after this revision.
     since: Option<Revision>,
     stage: Stage,
@@ -45,6 +49,9 @@ enum Stage {
     Nodes(u32, Option<Path>),
     /// This event, of those left.
     Events(u32),
+    /// This chunk of users, and of roles: those after that name.
+    Users(u32, Option<Arc<str>>),
+    Roles(u32, Option<Arc<str>>),
     /// The slots that wait, last first; then those after the last one told.
     Slots(Vec<Slot>, Option<Slot>),
     /// Only the slots that wait, last first.
@@ -64,8 +71,12 @@ impl Keyspace {
         let leases = shared.leases.read().clone();
         let tree = shared.tree.read().clone();
         let events = shared.ring.read().events.clone();
+        let auth = Guard::into_inner(shared.auth());
         let lease_chunks = leases.len().div_ceil(LEASES_MAX);
         let node_chunks = tree.nodes.len().div_ceil(NODES_MAX);
+        let user_chunks = auth.users().len().div_ceil(AUTH_MAX);
+        let role_chunks = auth.roles().len().div_ceil(AUTH_MAX);
+        let small = lease_chunks + node_chunks + user_chunks + role_chunks;
         let count = |records: usize| u32::try_from(records).expect("they fit in memory");
         let history = shared.history.read();
         let slots = since.map_or_else(
@@ -89,8 +100,15 @@ impl Keyspace {
                 node_chunks: count(node_chunks),
                 events: count(events.len()),
                 event: shared.event(),
+                auth: Some(AuthHead {
+                    enabled: auth.enabled(),
+                    revision: auth.revision(),
+                    user_chunks: count(user_chunks),
+                    role_chunks: count(role_chunks),
+                }),
             },
-            len_hint: 1 + lease_chunks + node_chunks + events.len() + slots,
+            len_hint: 1 + small + events.len() + slots,
+            auth,
             leases,
             tree,
             events,
@@ -148,6 +166,34 @@ impl Cut {
         let record = Record {
             key: Place::Nodes(chunk).to_key(),
             value: encode(&NodeChunk { nodes }),
+        };
+        (record, last)
+    }
+
+    fn user_chunk(&self, chunk: u32, after: Option<&str>) -> (Record, Option<Arc<str>>) {
+        let users: Vec<_> = self.auth.users_after(after).take(AUTH_MAX).collect();
+        let last = users.last().map(|(name, _)| Arc::clone(name));
+        let users = users.iter();
+        let users = users
+            .map(|(name, user)| UserRecord::of(name, user))
+            .collect();
+        let record = Record {
+            key: Place::Users(chunk).to_key(),
+            value: encode(&UserChunk { users }),
+        };
+        (record, last)
+    }
+
+    fn role_chunk(&self, chunk: u32, after: Option<&str>) -> (Record, Option<Arc<str>>) {
+        let roles: Vec<_> = self.auth.roles_after(after).take(AUTH_MAX).collect();
+        let last = roles.last().map(|(name, _)| Arc::clone(name));
+        let roles = roles.iter();
+        let roles = roles
+            .map(|(name, role)| RoleRecord::of(name, role))
+            .collect();
+        let record = Record {
+            key: Place::Roles(chunk).to_key(),
+            value: encode(&RoleChunk { roles }),
         };
         (record, last)
     }
@@ -242,7 +288,7 @@ impl Iterator for Cut {
                 Stage::Events(place) => {
                     let place = *place;
                     let Some(event) = self.events.pop_front() else {
-                        self.stage = self.first_slots();
+                        self.stage = Stage::Users(0, None);
                         continue;
                     };
                     self.stage = Stage::Events(place + 1);
@@ -250,6 +296,26 @@ impl Iterator for Cut {
                         key: Place::Event(place).to_key(),
                         value: encode(&EventRecord::of(&event)),
                     });
+                }
+                Stage::Users(chunk, after) => {
+                    let (chunk, after) = (*chunk, after.take());
+                    let (record, last) = self.user_chunk(chunk, after.as_deref());
+                    if last.is_none() {
+                        self.stage = Stage::Roles(0, None);
+                        continue;
+                    }
+                    self.stage = Stage::Users(chunk + 1, last);
+                    return Some(record);
+                }
+                Stage::Roles(chunk, after) => {
+                    let (chunk, after) = (*chunk, after.take());
+                    let (record, last) = self.role_chunk(chunk, after.as_deref());
+                    if last.is_none() {
+                        self.stage = self.first_slots();
+                        continue;
+                    }
+                    self.stage = Stage::Roles(chunk + 1, last);
+                    return Some(record);
                 }
                 Stage::Slots(waiting, last) => {
                     let Some(slot) = waiting.pop() else {

@@ -1,9 +1,12 @@
 //! The writer's side: applying commands, and dropping what compaction made unreadable.
 
+use crate::access::Permissions;
+use crate::auth::{AuthChange, AuthChanges, Principal};
 use crate::change::{Answer, Applied, Cause, Outcome, Refusal, TxnOutcome};
 use crate::command::{Alarm, AlarmChange, Command, Expired, LeaseRemaining, Nodes, Op, Put, Txn};
 use crate::invariants;
 use crate::node::NodeOp;
+use crate::nodes::steps::Asker;
 use crate::read::{self, View};
 use crate::reader::Reader;
 use crate::shared::Shared;
@@ -89,13 +92,14 @@ impl Keyspace {
                 Command::Txn(txn) => self.txn(txn),
                 Command::Compact(revision) => self.compact(*revision),
                 Command::Grant(grant) => self.grant(grant),
-                Command::Revoke(lease) => self.revoke(*lease),
+                Command::Revoke(lease, by) => self.revoke(*lease, by),
                 Command::Expire(leases) => Ok(self.expire(leases)),
                 Command::Checkpoint(remaining) => Ok(self.checkpoint(remaining)),
                 Command::Alarm(change) => Ok(self.alarm(*change)),
                 Command::Nodes(nodes) => self.nodes(nodes),
                 Command::Attach(attach) => self.attach(attach),
-                Command::Close(turn) => self.revoke(turn.lease),
+                Command::Close(turn) => self.revoke(turn.lease, &Principal::System),
+                Command::Auth(changes) => self.auth(changes),
             }
         });
         let (outcome, finished) = match result {
@@ -119,9 +123,10 @@ impl Keyspace {
             Command::Txn(txn) => (txn.puts(), true),
             // A session has to open so that its client can make room.
             Command::Grant(grant) => (grant.session.is_none(), true),
-            Command::Compact(_) | Command::Revoke(_) | Command::Expire(_) => (false, true),
+            Command::Compact(_) | Command::Revoke(..) | Command::Expire(_) => (false, true),
             Command::Nodes(nodes) => (nodes.ops.iter().any(NodeOp::grows), true),
             Command::Attach(_) | Command::Close(_) => (false, true),
+            Command::Auth(asked) => (asked.changes.iter().any(AuthChange::grows), true),
             Command::Checkpoint(_) | Command::Alarm(_) => (false, false),
         };
         let alarms = self.shared.alarms.read();
@@ -136,9 +141,7 @@ impl Keyspace {
     }
 
     fn txn(&self, txn: &Txn) -> Result {
-        if txn.judged && self.shared.denies(txn) {
-            return Err(Refusal::Denied);
-        }
+        self.shared.check_txn(&txn.principal, txn)?;
         let mut writing = Writing::new(&self.shared, self.wall);
         let mut path = Vec::new();
         read::judge(&writing, txn, &mut path);
@@ -164,7 +167,13 @@ impl Keyspace {
         Ok((Outcome::Done, Finished::default()))
     }
 
-    fn revoke(&self, lease: LeaseId) -> Result {
+    fn revoke(&self, lease: LeaseId, by: &Principal) -> Result {
+        if !self.shared.is_open() {
+            let auth = self.shared.auth();
+            let leases = self.shared.leases.read();
+            auth.rights(by)?
+                .check_lease(lease, &leases, Permissions::WRITE)?;
+        }
         let mut writing = Writing::new(&self.shared, self.wall);
         let ended = writing.end_lease(lease, Cause::Delete);
         let ended = ended.ok_or(Refusal::LeaseNotFound(lease))?;
@@ -210,10 +219,17 @@ impl Keyspace {
 
     fn nodes(&self, nodes: &Nodes) -> Result {
         let mut writing = Writing::new(&self.shared, self.wall);
-        let by = nodes.by.as_deref();
+        let auth = self.shared.auth();
+        let asker = Asker {
+            ids: nodes
+                .by
+                .as_deref()
+                .filter(|_| !auth.is_root(&nodes.principal)),
+            rights: auth.rights(&nodes.principal)?,
+        };
         let mut answers = Vec::with_capacity(nodes.ops.len());
         for (step, op) in nodes.ops.iter().enumerate() {
-            match writing.node(op, by) {
+            match writing.node(op, &asker) {
                 Ok(answer) => answers.push(answer),
                 Err(reason) => {
                     writing.abort();
@@ -222,6 +238,11 @@ impl Keyspace {
             }
         }
         Ok((Outcome::Nodes(answers), writing.finish()))
+    }
+
+    fn auth(&self, asked: &AuthChanges) -> Result {
+        self.shared.put_auth(self.shared.auth().apply(asked)?);
+        Ok((Outcome::Done, Finished::default()))
     }
 
     /// As in etcd, nothing remaining means that the checkpoint no longer counts.

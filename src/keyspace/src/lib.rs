@@ -9,10 +9,11 @@
 //! Over them lies the path tree: [`node`] (what can be asked of it), `tree` (what it knows beside
 //! values), `nodes` (how it follows what is written), `nodes::steps` (what is done to nodes
 //! themselves), [`access`] (who may), [`aside`] (nodes that are no keys, and quotas), `session` (whose
-//! turn it is).
+//! turn it is). [`auth`] has the users and roles that may touch any of this.
 
 pub mod access;
 pub mod aside;
+pub mod auth;
 pub mod change;
 mod children;
 pub mod codec;
@@ -38,6 +39,7 @@ pub mod types;
 mod write;
 
 pub use access::{AccessEntry, AccessList, Identity, Permissions};
+pub use auth::{Auth, Principal};
 pub use change::{Answer, Applied, Cause, Change, Outcome, RangeAnswer, Refusal, TxnOutcome};
 pub use codec::Malformed;
 pub use command::Command;

@@ -1,7 +1,7 @@
 //! The writer's side of the path tree: what keys coming and going mean for the nodes above them.
 //! The steps that address nodes themselves are in [`steps`].
 
-mod steps;
+pub(crate) mod steps;
 
 use crate::aside::{Aside, Tally};
 use crate::change::Cause;

@@ -1,6 +1,8 @@
 //! What many threads may do at once while the one writer applies: read.
 
+use crate::access::Permissions;
 use crate::aside::{Role, Tally};
+use crate::auth::{Auth, Principal};
 use crate::change::{Answer, Cause, Change, RangeAnswer, Refusal, TxnOutcome};
 use crate::children;
 use crate::command::{Alarm, Op, Range, Txn};
@@ -276,14 +278,71 @@ impl Reader {
         shared.is_restricted() && shared.tree.read().restricts(span)
     }
 
-    /// The same of all that a transaction reads or compares.
-    pub fn denies(&self, txn: &Txn) -> bool {
-        self.current.load().denies(txn)
+    /// Whether anyone may do everything: no node has an access list, and authentication is off. Costs
+    /// nothing, and so do the questions below while it is so.
+    pub fn is_open(&self) -> bool {
+        self.current.load().is_open()
     }
 
-    /// Whether no node has an access list.
-    pub fn is_open(&self) -> bool {
-        !self.current.load().is_restricted()
+    /// Refuses what someone may not do with one of these keys, be it for their roles or for access
+    /// lists, as one whom none of these names. Asked after reading, it tells of all that could be read.
+    pub fn check(&self, who: &Principal, span: &Span, may: Permissions) -> Result<(), Refusal> {
+        self.current.load().check(who, span, may)
+    }
+
+    /// The same of all that a transaction touches, whichever branch it takes.
+    pub fn check_txn(&self, who: &Principal, txn: &Txn) -> Result<(), Refusal> {
+        self.current.load().check_txn(who, txn)
+    }
+
+    /// Refuses what someone's roles do not permit with one key; of access lists, nothing is asked.
+    pub fn check_roles(
+        &self,
+        who: &Principal,
+        key: &[u8],
+        may: Permissions,
+    ) -> Result<(), Refusal> {
+        let shared = self.current.load();
+        if shared.is_open() {
+            return Ok(());
+        }
+        shared.auth().rights(who)?.check_key(key, may)
+    }
+
+    /// Refuses what someone may not do with one of the keys of a lease.
+    pub fn check_lease(
+        &self,
+        who: &Principal,
+        lease: LeaseId,
+        may: Permissions,
+    ) -> Result<(), Refusal> {
+        let shared = self.current.load();
+        if shared.is_open() {
+            return Ok(());
+        }
+        let leases = shared.leases.read().clone();
+        shared.auth().rights(who)?.check_lease(lease, &leases, may)
+    }
+
+    /// Whether it is a user who may do everything, so that access lists do not bind them.
+    pub fn is_root(&self, who: &Principal) -> bool {
+        let shared = self.current.load();
+        *who != Principal::Anonymous && shared.auth().is_root(who)
+    }
+
+    /// Refuses who is neither a user nor, where there is such a role, a guest.
+    pub fn check_known(&self, who: &Principal) -> Result<(), Refusal> {
+        self.current.load().auth().admits(who)
+    }
+
+    /// Refuses who has not the role `root`, for what is left to those who have.
+    pub fn check_root(&self, who: &Principal) -> Result<(), Refusal> {
+        self.current.load().auth().administers(who)
+    }
+
+    /// Users and roles as they are now.
+    pub fn auth(&self) -> Arc<Auth> {
+        arc_swap::Guard::into_inner(self.current.load().auth())
     }
 
     /// One lease.

@@ -1,12 +1,13 @@
 //! How the state's pieces become bytes: CBOR with numbered fields, so that fields can be added.
 //!
 //! A cut is one head, then chunks of the lease table and of the path tree, then the newest node
-//! events, then one record for each key. Record keys sort in that order. All but the keys are whole
+//! events, then chunks of the users and of the roles, then one record for each key. Record keys sort in that order. All but the keys are whole
 //! in every cut, so that what has gone since an older cut is not there in the newer: the head says
 //! how many records of each sort count.
 
 use crate::access::AccessList;
 use crate::aside::Aside;
+use crate::auth::{Permission, Role, User};
 use crate::change::Cause;
 use crate::command::Alarm;
 use crate::invariants;
@@ -22,11 +23,13 @@ use std::fmt;
 use std::sync::Arc;
 
 /// The layout that this code writes, and the newest that it reads.
-pub(crate) const FORMAT: u32 = 2;
+pub(crate) const FORMAT: u32 = 3;
 /// Leases in one record.
 pub(crate) const LEASES_MAX: usize = 512;
 /// Nodes in one record.
 pub(crate) const NODES_MAX: usize = 512;
+/// Users, or roles, in one record: each may be as large as a thousand leases.
+pub(crate) const AUTH_MAX: usize = 64;
 
 /// One piece of a cut. Keys order the records and tell which replaces which.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +66,8 @@ pub(crate) enum Place<'k> {
     Leases(u32),
     Nodes(u32),
     Event(u32),
+    Users(u32),
+    Roles(u32),
     Slot(&'k [u8]),
 }
 
@@ -71,6 +76,8 @@ impl<'k> Place<'k> {
     const LEASES: u8 = 1;
     const NODES: u8 = 2;
     const EVENT: u8 = 3;
+    const USERS: u8 = 4;
+    const ROLES: u8 = 5;
     const SLOT: u8 = 16;
 
     pub fn to_key(self) -> Bytes {
@@ -79,6 +86,8 @@ impl<'k> Place<'k> {
             Place::Leases(chunk) => numbered(Place::LEASES, chunk),
             Place::Nodes(chunk) => numbered(Place::NODES, chunk),
             Place::Event(place) => numbered(Place::EVENT, place),
+            Place::Users(chunk) => numbered(Place::USERS, chunk),
+            Place::Roles(chunk) => numbered(Place::ROLES, chunk),
             Place::Slot(key) => [&[Place::SLOT][..], key].concat().into(),
         }
     }
@@ -95,6 +104,8 @@ impl<'k> Place<'k> {
             Place::LEASES => number().map(Place::Leases),
             Place::NODES => number().map(Place::Nodes),
             Place::EVENT => number().map(Place::Event),
+            Place::USERS => number().map(Place::Users),
+            Place::ROLES => number().map(Place::Roles),
             Place::SLOT => Some(Place::Slot(rest)),
             _ => None,
         }
@@ -127,6 +138,22 @@ pub(crate) struct Head {
     /// The node event counter.
     #[n(8)]
     pub event: u64,
+    /// Not there before there were users.
+    #[n(9)]
+    pub auth: Option<AuthHead>,
+}
+
+/// What is one for all users and roles.
+#[derive(Clone, Copy, Debug, Encode, Decode)]
+pub(crate) struct AuthHead {
+    #[n(0)]
+    pub enabled: bool,
+    #[n(1)]
+    pub revision: u64,
+    #[n(2)]
+    pub user_chunks: u32,
+    #[n(3)]
+    pub role_chunks: u32,
 }
 
 #[derive(Clone, Copy, Debug, Encode, Decode)]
@@ -214,6 +241,74 @@ pub(crate) struct NodeRecord {
     pub puts_before: u64,
     #[n(17)]
     pub aside: Option<Aside>,
+}
+
+#[derive(Clone, Debug, Encode, Decode)]
+pub(crate) struct UserChunk {
+    #[n(0)]
+    pub users: Vec<UserRecord>,
+}
+
+#[derive(Clone, Debug, Encode, Decode)]
+pub(crate) struct UserRecord {
+    #[n(0)]
+    pub name: Box<str>,
+    #[n(1)]
+    pub password: Option<Box<str>>,
+    #[n(2)]
+    pub roles: Vec<Box<str>>,
+}
+
+#[derive(Clone, Debug, Encode, Decode)]
+pub(crate) struct RoleChunk {
+    #[n(0)]
+    pub roles: Vec<RoleRecord>,
+}
+
+#[derive(Clone, Debug, Encode, Decode)]
+pub(crate) struct RoleRecord {
+    #[n(0)]
+    pub name: Box<str>,
+    #[n(1)]
+    pub permissions: Vec<Permission>,
+    #[n(2)]
+    pub created: u64,
+    #[n(3)]
+    pub modified: u64,
+}
+
+impl UserRecord {
+    pub fn of(name: &str, user: &User) -> UserRecord {
+        UserRecord {
+            name: name.into(),
+            password: user.password.clone(),
+            roles: user.roles.iter().map(|role| (**role).into()).collect(),
+        }
+    }
+
+    pub fn to_user(&self) -> User {
+        User {
+            password: self.password.clone(),
+            roles: self.roles.iter().map(|role| (**role).into()).collect(),
+        }
+    }
+}
+
+impl RoleRecord {
+    pub fn of(name: &str, role: &Role) -> RoleRecord {
+        RoleRecord {
+            name: name.into(),
+            permissions: role.permissions().to_vec(),
+            created: role.created(),
+            modified: role.modified(),
+        }
+    }
+
+    /// The role, if its permissions are in order.
+    pub fn into_role(self) -> Option<Role> {
+        let in_order = self.permissions.is_sorted_by(|a, b| a.span < b.span);
+        in_order.then(|| Role::of(self.permissions, self.created, self.modified))
+    }
 }
 
 impl LeaseRecord {

@@ -6,13 +6,14 @@
 //! [`Restoring::finish`].
 
 use crate::aside;
+use crate::auth::Auth;
 use crate::history::Trace;
 use crate::index::Builder;
 use crate::invariants;
 use crate::keyspace::Keyspace;
 use crate::record::{
-    Damaged, EventRecord, FORMAT, Head, LeaseChunk, NodeChunk, Place, Record, SlotRecord, decode,
-    unreadable,
+    Damaged, EventRecord, FORMAT, Head, LeaseChunk, NodeChunk, Place, Record, RoleChunk,
+    SlotRecord, UserChunk, decode, unreadable,
 };
 use crate::ring::EVENTS_MAX;
 use crate::shared::Shared;
@@ -40,6 +41,9 @@ pub struct Restoring {
     lease_chunks: u32,
     node_chunks: u32,
     events: u32,
+    user_chunks: u32,
+    role_chunks: u32,
+    auth: Auth,
     bytes: u64,
 }
 
@@ -112,11 +116,16 @@ impl Restoring {
             .map(|standing| (standing.member, standing.alarm));
         *shared.alarms.get_mut() = alarms.collect();
         Ok(Restoring {
-            head,
             shared,
             lease_chunks: 0,
             node_chunks: 0,
             events: 0,
+            user_chunks: 0,
+            role_chunks: 0,
+            auth: head
+                .auth
+                .map_or_else(Auth::default, |auth| Auth::of(auth.enabled, auth.revision)),
+            head,
             bytes: 0,
         })
     }
@@ -126,8 +135,11 @@ impl Restoring {
         let leases = Place::Leases(self.lease_chunks);
         let nodes = Place::Nodes(self.node_chunks);
         let event = Place::Event(self.events);
+        let users = Place::Users(self.user_chunks);
+        let roles = Place::Roles(self.role_chunks);
         let wanted = |place: &Place<'_>| !self.is_left_over(*place);
-        [leases, nodes, event].into_iter().find(wanted)
+        let sorts = [leases, nodes, event, users, roles];
+        sorts.into_iter().find(wanted)
     }
 
     /// Whether a record is from an older cut, when there were more of its sort.
@@ -136,6 +148,8 @@ impl Restoring {
             Place::Leases(chunk) => chunk >= self.head.lease_chunks,
             Place::Nodes(chunk) => chunk >= self.head.node_chunks,
             Place::Event(event) => event >= self.head.events,
+            Place::Users(chunk) => self.head.auth.is_none_or(|auth| chunk >= auth.user_chunks),
+            Place::Roles(chunk) => self.head.auth.is_none_or(|auth| chunk >= auth.role_chunks),
             Place::Head | Place::Slot(_) => false,
         }
     }
@@ -145,6 +159,8 @@ impl Restoring {
             Place::Leases(_) => self.leases(record),
             Place::Nodes(_) => self.nodes(record),
             Place::Event(_) => self.event(record),
+            Place::Users(_) => self.users(record),
+            Place::Roles(_) => self.roles(record),
             Place::Head | Place::Slot(_) => Err(place.damaged(OUT_OF_PLACE)),
         }
     }
@@ -188,6 +204,32 @@ impl Restoring {
         let event = found.to_event().filter(|event| event.index > last);
         let event = event.filter(|event| event.index <= self.head.event);
         ring.push(event.ok_or_else(|| Damaged::new(&record.key, "its figures make no sense"))?);
+        Ok(())
+    }
+
+    fn users(&mut self, record: &Record) -> Result<(), Damaged> {
+        self.user_chunks += 1;
+        let found: UserChunk = decode(record)?;
+        for found in found.users {
+            let fresh = !found.name.is_empty() && self.auth.user(&found.name).is_none();
+            let put = self.auth.put_user(&found.name, Some(found.to_user()));
+            if !fresh || put.is_err() {
+                return Err(Damaged::new(&record.key, "there can be no such user"));
+            }
+        }
+        Ok(())
+    }
+
+    fn roles(&mut self, record: &Record) -> Result<(), Damaged> {
+        self.role_chunks += 1;
+        let found: RoleChunk = decode(record)?;
+        for found in found.roles {
+            let none = || Damaged::new(&record.key, "there can be no such role");
+            let name = found.name.clone();
+            let fresh = !name.is_empty() && self.auth.role(&name).is_none();
+            let role = found.into_role().filter(|_| fresh).ok_or_else(none)?;
+            self.auth.put_role(&name, Some(role)).map_err(|_| none())?;
+        }
         Ok(())
     }
 
@@ -282,9 +324,13 @@ impl Restoring {
         }
         let tree = self.shared.tree.read().clone();
         self.shared.put_tree(&mut self.shared.tree.write(), tree);
+        if !self.auth.is_sound() {
+            return Err(Place::Head.damaged("nobody could manage its users"));
+        }
         self.shared
             .bytes
             .store(self.bytes + all.bytes, Ordering::Relaxed);
+        self.shared.put_auth(self.auth);
         Ok(Keyspace::of(self.shared, self.head.wall))
     }
 

@@ -62,11 +62,12 @@ impl Keyspace {
             Command::Txn(_)
             | Command::Compact(_)
             | Command::Grant(_)
-            | Command::Revoke(_)
+            | Command::Revoke(..)
             | Command::Expire(_)
             | Command::Checkpoint(_)
             | Command::Alarm(_)
-            | Command::Attach(_) => Ok(()),
+            | Command::Attach(_)
+            | Command::Auth(_) => Ok(()),
         }
     }
 

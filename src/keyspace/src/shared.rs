@@ -9,6 +9,9 @@
 //! Locks are taken in this order: index, history, ring, tree, slot; the others are taken alone or
 //! inside these.
 
+use crate::access::Permissions;
+use crate::auth::{Auth, Principal};
+use crate::change::Refusal;
 use crate::command::{Alarm, Txn};
 use crate::history::History;
 use crate::index::Index;
@@ -17,7 +20,8 @@ use crate::node::Event;
 use crate::ring::Ring;
 use crate::slot::Slot;
 use crate::tree::Tree;
-use crate::types::Revision;
+use crate::types::{Revision, Span};
+use arc_swap::{ArcSwap, Guard};
 use dashmap::DashSet;
 use foldhash::quality::RandomState;
 use imbl::OrdSet;
@@ -38,6 +42,9 @@ pub(crate) struct Shared {
     pub tree: RwLock<Tree>,
     /// Whether some node of it has an access list, for those who ask before they take its lock.
     restricted: AtomicBool,
+    auth: ArcSwap<Auth>,
+    /// Whether anyone may do everything: no node has an access list, and authentication is off.
+    open: AtomicBool,
     pub ring: RwLock<Ring>,
     pub bytes: AtomicU64,
     revision: AtomicU64,
@@ -62,6 +69,8 @@ impl Shared {
             alarms: RwLock::default(),
             tree: RwLock::new(Tree::new()),
             restricted: AtomicBool::new(false),
+            auth: ArcSwap::default(),
+            open: AtomicBool::new(true),
             ring: RwLock::default(),
             bytes: AtomicU64::new(0),
             revision: AtomicU64::new(revision),
@@ -85,7 +94,33 @@ impl Shared {
     pub fn put_tree(&self, place: &mut Tree, tree: Tree) {
         let restricted = !tree.restricted.is_empty();
         self.restricted.store(restricted, Ordering::Release);
+        self.note_whether_open();
         *place = tree;
+    }
+
+    /// Users and roles.
+    pub fn auth(&self) -> Guard<Arc<Auth>> {
+        self.auth.load()
+    }
+
+    /// Puts users and roles in their place.
+    pub fn put_auth(&self, auth: Auth) {
+        let (before, after) = (self.auth().bytes(), auth.bytes());
+        self.bytes
+            .fetch_add(after.wrapping_sub(before), Ordering::Relaxed);
+        self.auth.store(Arc::new(auth));
+        self.note_whether_open();
+    }
+
+    /// Only the writer changes what this depends on.
+    fn note_whether_open(&self) {
+        let open = !self.is_restricted() && !self.auth().enabled();
+        self.open.store(open, Ordering::Release);
+    }
+
+    /// Whether anyone may do everything.
+    pub fn is_open(&self) -> bool {
+        self.open.load(Ordering::Acquire)
     }
 
     /// Whether some node has an access list.
@@ -93,9 +128,29 @@ impl Shared {
         self.restricted.load(Ordering::Acquire)
     }
 
-    /// Whether an access list stands against a transaction.
-    pub fn denies(&self, txn: &Txn) -> bool {
-        self.is_restricted() && self.tree.read().denies(txn, &|key| self.is_live(key))
+    /// Refuses what someone may not do with one of these keys, as one whom no access list names.
+    pub fn check(&self, who: &Principal, span: &Span, may: Permissions) -> Result<(), Refusal> {
+        if self.is_open() {
+            return Ok(());
+        }
+        let auth = self.auth();
+        auth.rights(who)?.check(span, may)?;
+        let denied =
+            self.is_restricted() && is_bound(&auth, who) && self.tree.read().restricts(span);
+        refuse_if(denied)
+    }
+
+    /// The same of all that a transaction touches, whichever branch it takes.
+    pub fn check_txn(&self, who: &Principal, txn: &Txn) -> Result<(), Refusal> {
+        if self.is_open() {
+            return Ok(());
+        }
+        let auth = self.auth();
+        auth.rights(who)?.check_txn(txn, &self.leases.read())?;
+        let denied = self.is_restricted()
+            && is_bound(&auth, who)
+            && self.tree.read().denies(txn, &|key| self.is_live(key));
+        refuse_if(denied)
     }
 
     /// The newest revision that readers may see.
@@ -132,5 +187,17 @@ impl Shared {
         events.into_iter().for_each(|event| ring.push(event));
         publish();
         self.event.store(event, Ordering::Release);
+    }
+}
+
+/// Whether access lists bind someone.
+fn is_bound(auth: &Auth, who: &Principal) -> bool {
+    *who != Principal::System && !auth.is_root(who)
+}
+
+fn refuse_if(denied: bool) -> Result<(), Refusal> {
+    match denied {
+        true => Err(Refusal::Denied),
+        false => Ok(()),
     }
 }

@@ -41,7 +41,7 @@ pub struct Stamp {
 }
 
 /// A set of neighbouring keys in byte order.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
 pub struct Span {
     /// The first key.
     #[n(0)]
@@ -53,7 +53,7 @@ pub struct Span {
 }
 
 /// Where a [`Span`] stops.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
 pub enum End {
     /// The span is the one key `start`.
     #[n(0)]

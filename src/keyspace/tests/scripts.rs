@@ -8,13 +8,14 @@ mod language;
 
 use goldenscript::{Argument, ArgumentConsumer, Command as Line, Context, Runner};
 use keyspace::aside::{Role, Tally};
+use keyspace::auth::AuthChanges;
 use keyspace::command::{
-    Alarm, AlarmChange, Attach, Expired, Grant, LeaseRemaining, Nodes, Session, Turn,
+    Alarm, AlarmChange, Attach, Expired, Grant, LeaseRemaining, Nodes, Session, Turn, Txn,
 };
 use keyspace::node::{Event, EventNode, Kind, NodeAnswer};
 use keyspace::{
     Answer, Applied, Change, Command, End, Entry, Identity, Keyspace, LeaseId, LeaseView, NodeView,
-    Outcome, RangeAnswer, Reader, Revision, Span, Stamp, TxnOutcome, WallMs,
+    Outcome, Principal, RangeAnswer, Reader, Revision, Span, Stamp, TxnOutcome, WallMs,
 };
 use std::error::Error;
 use std::fmt::Write;
@@ -120,6 +121,8 @@ impl Story {
                     |changes| changes.iter().map(show_change).collect(),
                 )
             }
+            "auth" => language::auth::show(&reader.auth()),
+            "may" => may(&reader, &mut args)?,
             "counted" => {
                 let path = args.next_pos().unwrap_or("");
                 match reader.counted(path.as_bytes()) {
@@ -201,9 +204,13 @@ impl Story {
 fn command(line: &Line) -> Result<Option<Command>, Box<dyn Error>> {
     let mut args = line.consume_args();
     let command = match line.name.as_str() {
-        "txn" => Command::Txn(language::txn(args.next_pos().unwrap_or(""))?),
+        "txn" => Command::Txn(Txn {
+            principal: principal(&mut args)?,
+            ..language::txn(args.next_pos().unwrap_or(""))?
+        }),
         // Transactions of one operation.
         "put" | "del" | "get" => {
+            let principal = principal(&mut args)?;
             let mut op = line.name.clone();
             for arg in args.by_ref() {
                 match arg {
@@ -212,7 +219,10 @@ fn command(line: &Line) -> Result<Option<Command>, Box<dyn Error>> {
                     other => return Err(format!("unexpected argument {other}").into()),
                 }
             }
-            Command::Txn(language::txn(&format!("then {op}"))?)
+            Command::Txn(Txn {
+                principal,
+                ..language::txn(&format!("then {op}"))?
+            })
         }
         // Steps at nodes: see `language/nodes.rs`.
         "nodes" => Command::Nodes(Nodes {
@@ -221,6 +231,7 @@ fn command(line: &Line) -> Result<Option<Command>, Box<dyn Error>> {
                 None => None,
             },
             by: args.take_key("by").map(identities).transpose()?,
+            principal: principal(&mut args)?,
             ops: language::nodes::ops(args.next_pos().unwrap_or(""))?,
         }),
         "attach" => Command::Attach(Attach {
@@ -245,7 +256,16 @@ fn command(line: &Line) -> Result<Option<Command>, Box<dyn Error>> {
             let session = args.next_pos().ok_or("a session is missing")?;
             Command::Close(turn(session, &mut args)?)
         }
-        "revoke" => Command::Revoke(LeaseId(number(args.next_pos())?)),
+        "revoke" => {
+            let principal = principal(&mut args)?;
+            Command::Revoke(LeaseId(number(args.next_pos())?), principal)
+        }
+        // Changes of users and roles: see `language/auth.rs`.
+        "change" => Command::Auth(AuthChanges {
+            principal: principal(&mut args)?,
+            at: args.take_key("at").map(str::parse).transpose()?,
+            changes: language::auth::changes(args.next_pos().unwrap_or(""))?,
+        }),
         "expire" => {
             let attachment = args.take_key("via").map(str::parse).transpose()?;
             let mut leases = Vec::new();
@@ -272,6 +292,23 @@ fn command(line: &Line) -> Result<Option<Command>, Box<dyn Error>> {
     };
     args.reject_next()?;
     Ok(Some(command))
+}
+
+/// What becomes of a client's reading or writing these keys.
+fn may(reader: &Reader, args: &mut ArgumentConsumer<'_>) -> Result<String, Box<dyn Error>> {
+    let who = language::auth::principal(args.next_pos().unwrap_or(""))?;
+    let may = language::auth::permissions(args.next_pos().unwrap_or(""))?;
+    let span = language::span(args.next_pos().unwrap_or(""))?;
+    Ok(match reader.check(&who, &span, may) {
+        Ok(()) => "yes\n".to_owned(),
+        Err(refusal) => format!("no: {refusal}\n"),
+    })
+}
+
+/// Who asks: the system itself unless it is said.
+fn principal(args: &mut ArgumentConsumer<'_>) -> Result<Principal, Box<dyn Error>> {
+    let who = args.take_key("as").unwrap_or("system");
+    Ok(language::auth::principal(who)?)
 }
 
 fn turn(session: &str, args: &mut ArgumentConsumer<'_>) -> Result<Turn, Box<dyn Error>> {

@@ -110,7 +110,7 @@ impl Expiry {
                 remaining_ms: None,
                 attachment: Some(attach.attachment),
             },
-            Command::Revoke(lease) => return self.ended(*lease),
+            Command::Revoke(lease, _) => return self.ended(*lease),
             Command::Close(turn) => return self.ended(turn.lease),
             Command::Expire(leases) => {
                 leases.iter().for_each(|expired| self.expired(expired));
@@ -122,7 +122,8 @@ impl Expiry {
             | Command::Compact(_)
             | Command::Checkpoint(_)
             | Command::Alarm(_)
-            | Command::Nodes(_) => return,
+            | Command::Nodes(_)
+            | Command::Auth(_) => return,
         };
         if self.leading {
             self.start(now_ms, &started);

@@ -6,7 +6,7 @@ use common::{Recorder, config, eventually, open, put, range_count};
 use keyspace::change::Cause;
 use keyspace::command::Nodes;
 use keyspace::node::{Action, Deadline};
-use keyspace::{Command, LeaseId, NodeOp, Outcome, Refusal, Revision, WallMs};
+use keyspace::{Command, LeaseId, NodeOp, Outcome, Principal, Refusal, Revision, WallMs};
 use replica::{Failure, StartError};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -241,7 +241,9 @@ async fn a_lease_kept_alive_in_time_stays() -> anyhow::Result<()> {
         every.tick().await;
         assert_eq!(replica.lease_keep_alive(LeaseId(7)).await?, Some(400));
     }
-    let ended = replica.propose(Command::Revoke(LeaseId(7))).await?;
+    let ended = replica
+        .propose(Command::Revoke(LeaseId(7), Principal::System))
+        .await?;
     assert!(matches!(ended.outcome, Ok(Outcome::Ended(0))));
     replica.stop().await;
     Ok(())

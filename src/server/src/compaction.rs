@@ -130,7 +130,7 @@ pub async fn drive(mut compactor: Compactor, gate: &Gate, started: Instant) {
         };
         info!(revision, "starting auto compaction");
         let compact = Command::Compact(Revision(revision));
-        match gate.propose(&Principal::Anonymous, compact).await {
+        match gate.propose(&Principal::System, compact).await {
             Ok(_) | Err(Error::Refused(Refusal::Compacted { .. })) => {
                 info!(revision, "completed auto compaction");
                 compactor.compacted(started.elapsed(), revision);

@@ -6,6 +6,7 @@ use crate::tls::Files;
 use crate::url::{Scheme, Url};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,6 +14,9 @@ use std::time::Duration;
 const ELECTION_MS_MAX: u64 = 50_000;
 /// etcd's quota where none is set.
 const QUOTA_DEFAULT: u64 = 2 << 30;
+/// How hard passwords can be hashed.
+const BCRYPT_COSTS: RangeInclusive<u32> = 4..=31;
+const BCRYPT_COST_DEFAULT: u32 = 10;
 /// The quota beyond which etcd warns that it was not made for that.
 const QUOTA_SUGGESTED_MAX: u64 = 8 << 30;
 /// The name that members have when none is given.
@@ -50,6 +54,8 @@ pub struct Config {
     pub zookeeper: zookeeper::Options,
     pub quota_bytes: i64,
     pub max_txn_ops: usize,
+    /// How hard passwords are hashed.
+    pub bcrypt_cost: u64,
     pub max_request_bytes: usize,
     pub max_concurrent_streams: u32,
     pub keepalive_interval: Duration,
@@ -291,6 +297,13 @@ impl Config {
             Ok(bytes) => Some(bytes),
             Err(_) => None,
         }
+    }
+
+    /// How hard passwords are hashed. As in etcd, what cannot be is as if nothing was said.
+    pub fn bcrypt_cost(&self) -> u32 {
+        let possible = u32::try_from(self.bcrypt_cost).ok();
+        let possible = possible.filter(|cost| BCRYPT_COSTS.contains(cost));
+        possible.unwrap_or(BCRYPT_COST_DEFAULT)
     }
 
     /// What automatic compaction keeps; none means all.

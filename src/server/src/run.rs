@@ -217,6 +217,7 @@ impl<'a> Member<'a> {
             txn_ops_max: config.max_txn_ops,
             space_bytes_max: config.quota(),
             election_timeout: Duration::from_millis(config.election_ms),
+            bcrypt_cost: config.bcrypt_cost(),
         };
         let gate = Gate::new(replica.clone(), hub, limits);
         let options = etcd_v3::Options {

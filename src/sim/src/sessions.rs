@@ -134,10 +134,11 @@ impl Sessions {
             }
             Command::Txn(_)
             | Command::Compact(_)
-            | Command::Revoke(_)
+            | Command::Revoke(..)
             | Command::Expire(_)
             | Command::Checkpoint(_)
-            | Command::Alarm(_) => return,
+            | Command::Alarm(_)
+            | Command::Auth(_) => return,
         };
         self.effects.entry(session).or_default().push(effect);
     }
@@ -306,8 +307,8 @@ impl World {
             } else {
                 Command::Nodes(Nodes {
                     turn: Some(turn).filter(|_| self.options.plant != Some(Plant::NoTurns)),
-                    by: None,
                     ops: vec![op_of(session, (connection, seq))],
+                    ..Nodes::default()
                 })
             };
             let token = self.token();

@@ -4,7 +4,8 @@ use crate::checker::kv::{self, Answer, Guard, Op, Reply, Request, Response, Txn}
 use crate::checker::watch::Event;
 use bytes::Bytes;
 use keyspace::command::{Delete, Filter, Grant, Guard as KeyGuard, Put, Range, Relation, Test};
-use keyspace::{Applied, Change, Command, End, Entry, LeaseId, Outcome, Refusal, Revision, Span};
+use keyspace::{Applied, Change, Command, End, Entry, LeaseId, Outcome, Principal};
+use keyspace::{Refusal, Revision, Span};
 
 /// The node that all keys are beneath.
 pub const KEYS_PATH: &[u8] = b"/key";
@@ -66,7 +67,7 @@ pub fn command(request: &Request, ttl_ms: u64) -> Command {
             ttl_ms,
             session: None,
         }),
-        Request::End(lease) => Command::Revoke(LeaseId(*lease)),
+        Request::End(lease) => Command::Revoke(LeaseId(*lease), Principal::System),
     }
 }
 
@@ -76,7 +77,7 @@ pub fn txn(asked: &Txn) -> keyspace::command::Txn {
         guards: asked.guards.iter().map(guard).collect(),
         then: asked.then.iter().map(op).collect(),
         otherwise: asked.otherwise.iter().map(op).collect(),
-        judged: false,
+        principal: Principal::System,
     }
 }
 
@@ -141,6 +142,9 @@ fn refused(refusal: &Refusal) -> Reply {
         Refusal::KeyNotFound
         | Refusal::Alarmed(_)
         | Refusal::Denied
+        | Refusal::Unnamed
+        | Refusal::Outdated
+        | Refusal::Auth(_)
         | Refusal::Moved
         | Refusal::OutOfTurn
         | Refusal::Node { .. } => {

@@ -387,7 +387,7 @@ impl World {
                 };
                 self.leases.insert(grant.lease.0, line);
             }
-            Command::Revoke(lease) => drop(self.leases.remove(&lease.0)),
+            Command::Revoke(lease, _) => drop(self.leases.remove(&lease.0)),
             Command::Close(turn) if done.applied.outcome.is_ok() => {
                 self.leases.remove(&turn.lease.0);
             }
@@ -410,7 +410,8 @@ impl World {
             | Command::Alarm(_)
             | Command::Attach(_)
             | Command::Close(_)
-            | Command::Nodes(_) => {}
+            | Command::Nodes(_)
+            | Command::Auth(_) => {}
         }
         Ok(())
     }

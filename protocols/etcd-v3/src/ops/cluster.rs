@@ -19,6 +19,7 @@ impl Ops {
             learner: request.is_learner,
             ..NewMember::default()
         };
+        self.gate.reader().check_root(&self.by)?;
         let member = self.gate.member_add(new).await?;
         Ok(MemberAddResponse {
             header: self.cluster_header(),
@@ -32,6 +33,7 @@ impl Ops {
         &self,
         request: MemberRemoveRequest,
     ) -> Result<MemberRemoveResponse, Error> {
+        self.gate.reader().check_root(&self.by)?;
         self.gate.member_remove(request.id).await?;
         Ok(MemberRemoveResponse {
             header: self.cluster_header(),
@@ -49,6 +51,7 @@ impl Ops {
             peer_urls: Some(request.peer_ur_ls),
             ..Description::default()
         };
+        self.gate.reader().check_root(&self.by)?;
         self.gate.member_update(description).await?;
         Ok(MemberUpdateResponse {
             header: self.cluster_header(),
@@ -61,6 +64,7 @@ impl Ops {
         &self,
         request: MemberListRequest,
     ) -> Result<MemberListResponse, Error> {
+        self.gate.reader().check_known(&self.by)?;
         if request.linearizable {
             self.gate.linearize().await?;
         }
@@ -75,6 +79,7 @@ impl Ops {
         &self,
         request: MemberPromoteRequest,
     ) -> Result<MemberPromoteResponse, Error> {
+        self.gate.reader().check_root(&self.by)?;
         self.gate.member_promote(request.id).await?;
         Ok(MemberPromoteResponse {
             header: self.cluster_header(),

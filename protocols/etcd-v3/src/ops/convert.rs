@@ -113,7 +113,7 @@ pub fn txn(request: TxnRequest) -> (Txn, Views) {
         guards: request.compare.into_iter().map(guard).collect(),
         then,
         otherwise,
-        judged: true,
+        ..Txn::default()
     };
     let views = Views {
         then: then_views,

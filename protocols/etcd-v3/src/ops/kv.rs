@@ -1,11 +1,11 @@
 //! Keys: range, put, delete, transactions, compaction.
 
 use super::{Ops, check, convert};
-use crate::errors::{self, Error};
+use crate::errors::Error;
 use crate::reply::{Committed, Deleted, RangePart, Ranged, Stored};
 use crate::wire::{Header, Reply, Shown};
 use gateway::keyspace::command::{Op, Range, Txn};
-use gateway::keyspace::{Answer, Command, Outcome, Revision, Span, TxnOutcome};
+use gateway::keyspace::{Answer, Command, Outcome, Permissions, Revision, Span, TxnOutcome};
 use proto::etcdserverpb::request_op::Request;
 use proto::etcdserverpb::{
     CompactionRequest, CompactionResponse, DeleteRangeRequest, PutRequest, RangeRequest, TxnRequest,
@@ -26,19 +26,21 @@ impl Ops {
     pub fn range_here(&self, request: &RangeRequest) -> Result<Ranged, Error> {
         self.served.ranges.fetch_add(1, Relaxed);
         let range = convert::range(request);
-        let answer = self.gate.reader().range(&range)?;
-        self.check_open(&range.span)?;
+        let answer = self.gate.reader().range(&range);
+        self.check_readable(&range.span)?;
+        let answer = answer?;
         let header = self.header(answer.revision);
         Ok(Ranged::new(header, answer, convert::shown(request)))
     }
 
-    /// Refuses to show nodes that ZooKeeper's access lists protect: nobody who speaks etcd's protocol
-    /// is named there. Asked last, since one may have been protected meanwhile.
-    pub(super) fn check_open(&self, span: &Span) -> Result<(), Error> {
-        match self.gate.reader().is_restricted(span) {
-            true => Err(errors::PERMISSION_DENIED),
-            false => Ok(()),
-        }
+    /// Refuses to show what the client may not read, be it for its roles or because ZooKeeper's access
+    /// lists protect it: nobody who speaks etcd's protocol is named there. Asked after reading, since
+    /// it may have been protected meanwhile, but before what the reading came to.
+    pub(super) fn check_readable(&self, span: &Span) -> Result<(), Error> {
+        Ok(self
+            .gate
+            .reader()
+            .check(&self.by, span, Permissions::READ)?)
     }
 
     /// Reads keys in parts, so that no answer grows with the range.
@@ -91,12 +93,7 @@ impl Ops {
 
     /// Runs one operation through the log.
     async fn write(&self, op: Op) -> Result<(Header, Answer), Error> {
-        let txn = Txn {
-            guards: Vec::new(),
-            then: vec![op],
-            otherwise: Vec::new(),
-            judged: true,
-        };
+        let txn = Txn::unconditional(vec![op]);
         let (revision, mut outcome) = self.propose_txn(txn).await?;
         let answer = outcome.answers.pop();
         let answer = answer.expect("a transaction answers each of its operations");
@@ -123,10 +120,9 @@ impl Ops {
         let (txn, views) = convert::txn(request);
         let (revision, outcome) = match reads {
             Reads::Here | Reads::Linearized => {
-                let (revision, outcome) = self.gate.reader().txn(&txn)?;
-                if self.gate.reader().denies(&txn) {
-                    return Err(errors::PERMISSION_DENIED);
-                }
+                let read = self.gate.reader().txn(&txn);
+                self.gate.reader().check_txn(&self.by, &txn)?;
+                let (revision, outcome) = read?;
                 self.served.txn(outcome.answers.len());
                 (revision, outcome)
             }
@@ -137,6 +133,7 @@ impl Ops {
 
     /// Forgets old versions.
     pub async fn compact(&self, request: CompactionRequest) -> Result<CompactionResponse, Error> {
+        self.gate.reader().check_root(&self.by)?;
         // etcd takes any revision, and finds one below zero to be compacted already.
         let revision = Revision(u64::try_from(request.revision).unwrap_or(0));
         // The compaction refuses what cannot be hashed.
@@ -223,8 +220,9 @@ impl RangeParts {
             false => self.step.min(self.left),
         };
         self.ops.served.ranges.fetch_add(1, Relaxed);
-        let answer = self.ops.gate.reader().range(&self.range)?;
-        self.ops.check_open(&self.range.span)?;
+        let answer = self.ops.gate.reader().range(&self.range);
+        self.ops.check_readable(&self.range.span)?;
+        let answer = answer?;
         let pinned = *self.pinned.get_or_insert(answer.revision);
         self.range.revision.get_or_insert(pinned);
         let found = answer.entries.len() as u64;

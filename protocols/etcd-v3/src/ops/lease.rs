@@ -3,7 +3,7 @@
 use super::Ops;
 use crate::errors::{self, Error};
 use gateway::keyspace::command::Grant;
-use gateway::keyspace::{Command, LeaseId};
+use gateway::keyspace::{Command, LeaseId, Permissions};
 use proto::etcdserverpb::{
     LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse,
     LeaseLeasesRequest, LeaseLeasesResponse, LeaseRevokeRequest, LeaseRevokeResponse, LeaseStatus,
@@ -19,6 +19,7 @@ impl Ops {
         &self,
         request: LeaseGrantRequest,
     ) -> Result<LeaseGrantResponse, Error> {
+        self.gate.reader().check_known(&self.by)?;
         if request.ttl > TTL_SECONDS_MAX {
             return Err(errors::LEASE_TTL_TOO_LARGE);
         }
@@ -46,7 +47,8 @@ impl Ops {
         &self,
         request: LeaseRevokeRequest,
     ) -> Result<LeaseRevokeResponse, Error> {
-        let command = Command::Revoke(LeaseId(request.id));
+        self.gate.reader().check_known(&self.by)?;
+        let command = Command::Revoke(LeaseId(request.id), self.by.clone());
         let accepted = self.gate.propose(&self.by, command).await?;
         Ok(LeaseRevokeResponse {
             header: Some(self.header(accepted.revision).into()),
@@ -58,6 +60,9 @@ impl Ops {
         &self,
         request: LeaseKeepAliveRequest,
     ) -> Result<LeaseKeepAliveResponse, Error> {
+        let reader = self.gate.reader();
+        reader.check_known(&self.by)?;
+        reader.check_lease(&self.by, LeaseId(request.id), Permissions::WRITE)?;
         // Taken before: or a client could see its lease kept alive at a revision that revoked it.
         let header = self.header_now();
         let ttl_ms = self.gate.lease_keep_alive(LeaseId(request.id)).await?;
@@ -73,6 +78,7 @@ impl Ops {
         &self,
         request: LeaseTimeToLiveRequest,
     ) -> Result<LeaseTimeToLiveResponse, Error> {
+        self.gate.reader().check_known(&self.by)?;
         let lease = LeaseId(request.id);
         let remaining_ms = self.gate.lease_remaining(lease).await?;
         let reader = self.gate.reader();
@@ -94,14 +100,20 @@ impl Ops {
             response.granted_ttl = seconds(view.ttl_ms);
             if request.keys {
                 response.keys = reader.lease_keys(lease).unwrap_or_default();
+                reader.check_lease(&self.by, lease, Permissions::READ)?;
             }
         }
         Ok(response)
     }
 
-    /// Every lease this member knows.
+    /// Every lease this member knows. They tell of their keys, and so all of these must be readable.
     pub fn lease_leases(&self, _: LeaseLeasesRequest) -> Result<LeaseLeasesResponse, Error> {
-        let leases = self.gate.reader().leases();
+        let reader = self.gate.reader();
+        reader.check_known(&self.by)?;
+        let leases = reader.leases();
+        for view in &leases {
+            reader.check_lease(&self.by, view.lease, Permissions::READ)?;
+        }
         let leases = leases
             .into_iter()
             .map(|view| LeaseStatus { id: view.lease.0 });

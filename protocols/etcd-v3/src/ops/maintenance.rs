@@ -19,6 +19,7 @@ const STORAGE_VERSION: &str = "3.7.0";
 impl Ops {
     /// How this member is.
     pub fn status(&self, _: StatusRequest) -> Result<StatusResponse, Error> {
+        self.gate.reader().check_known(&self.by)?;
         let status = self.gate.status();
         let space = self.gate.space();
         let mut troubles = Vec::new();
@@ -51,6 +52,12 @@ impl Ops {
     /// Lists, raises or clears alarms.
     pub async fn alarm(&self, request: AlarmRequest) -> Result<AlarmResponse, Error> {
         let action = request.action();
+        match action {
+            AlarmAction::Get => self.gate.reader().check_known(&self.by)?,
+            AlarmAction::Activate | AlarmAction::Deactivate => {
+                self.gate.reader().check_root(&self.by)?;
+            }
+        }
         let asked = match request.alarm() {
             AlarmType::None => None,
             AlarmType::Nospace => Some(Alarm::NoSpace),
@@ -101,6 +108,7 @@ impl Ops {
     /// Lets the reported size fall to what is in use. There is no file to rewrite here, so nothing
     /// stops meanwhile. etcd's answer has no header.
     pub fn defragment(&self, _: DefragmentRequest) -> Result<DefragmentResponse, Error> {
+        self.gate.reader().check_root(&self.by)?;
         self.gate.defragment();
         Ok(DefragmentResponse::default())
     }
@@ -108,6 +116,7 @@ impl Ops {
     /// A hash over everything, for comparing members of ours. etcd's is over its file, which is no
     /// two members' alike.
     pub async fn hash(&self, _: HashRequest) -> Result<HashResponse, Error> {
+        self.gate.reader().check_root(&self.by)?;
         let hashed = self.hash_up_to(None).await?;
         Ok(HashResponse {
             header: Some(self.header(hashed.newest).into()),
@@ -118,6 +127,7 @@ impl Ops {
     /// etcd's hash of the keys and their history up to a revision: equal histories give equal
     /// hashes, there and here.
     pub async fn hash_kv(&self, request: HashKvRequest) -> Result<HashKvResponse, Error> {
+        self.gate.reader().check_root(&self.by)?;
         let revision = u64::try_from(request.revision).ok().filter(|&it| it > 0);
         let kept = revision.and_then(|it| self.kept_hashes.get(Revision(it)));
         let hashed = match kept {
@@ -148,6 +158,7 @@ impl Ops {
         &self,
         request: MoveLeaderRequest,
     ) -> Result<MoveLeaderResponse, Error> {
+        self.gate.reader().check_root(&self.by)?;
         let status = self.gate.status();
         if status.leader != status.member {
             return Err(errors::NOT_LEADER);

@@ -46,7 +46,7 @@ impl Default for Options {
 pub struct Ops {
     gate: Gate,
     options: Options,
-    /// Who asks, until clients can log in.
+    /// Who asks.
     by: Principal,
     kept_hashes: Arc<hash::Kept>,
     served: Arc<Served>,

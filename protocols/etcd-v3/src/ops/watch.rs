@@ -2,7 +2,7 @@
 //! seen. It does no waiting of its own: whoever owns it polls.
 
 use super::{Ops, convert};
-use crate::errors;
+use crate::errors::{self, Error};
 use crate::reply::Watched;
 use bytes::Bytes;
 use gateway::keyspace::{Change, End, Revision, Span};
@@ -23,8 +23,6 @@ const NO_ID: i64 = -1;
 /// A client may go beyond its request limit by so much (etcd's allowance for the envelope), and
 /// fragments are cut accordingly.
 pub const OVERHEAD_BYTES: usize = 512 * 1024;
-/// Why a watcher has to go that may not see what it watches, as etcd says it: the error with its code.
-const DENIED: &str = "rpc error: code = PermissionDenied desc = etcdserver: permission denied";
 /// More often than this nobody is told that nothing happened.
 const PROGRESS_INTERVAL_MIN: Duration = Duration::from_millis(100);
 
@@ -77,6 +75,20 @@ impl Ops {
             progress: Box::pin(tokio::time::sleep(interval)),
             progress_interval: interval,
         }
+    }
+}
+
+impl Ops {
+    /// Refuses to tell of changes of which the client may not read one.
+    fn check_tellable(&self, changes: &[Change]) -> Result<(), Error> {
+        if self.gate.reader().is_open() {
+            return Ok(());
+        }
+        let keys = changes
+            .iter()
+            .map(|change| Bytes::copy_from_slice(change.entry.key()));
+        keys.map(Span::single)
+            .try_for_each(|key| self.check_readable(&key))
     }
 }
 
@@ -150,9 +162,8 @@ impl Session {
         };
         let span =
             watched(&request.key, &request.range_end).ok_or("mvcc: watcher range is empty")?;
-        if self.ops.check_open(&span).is_err() {
-            return Err(DENIED.into());
-        }
+        let readable = self.ops.check_readable(&span);
+        readable.map_err(|error| error.as_cancel_reason())?;
         let id = self.free_id(request.watch_id)?;
         let filters = |kind: FilterType| request.filters().any(|it| it == kind);
         let watcher = Watcher {
@@ -243,12 +254,8 @@ impl Session {
                 let Some(watcher) = self.watchers.get_mut(&tag) else {
                     return;
                 };
-                let is_open = |change: &Change| {
-                    let key = Span::single(Bytes::copy_from_slice(change.entry.key()));
-                    !self.ops.gate.reader().is_restricted(&key)
-                };
-                if !self.ops.gate.reader().is_open() && !changes.iter().all(is_open) {
-                    self.deny(tag);
+                if let Err(error) = self.ops.check_tellable(&changes) {
+                    self.deny(tag, &error);
                     return;
                 }
                 changes.retain(|change| watcher.wants(change));
@@ -285,15 +292,15 @@ impl Session {
         }
     }
 
-    /// Ends a watcher that would have to be told of a node that an access list protects now.
-    fn deny(&mut self, watch_id: i64) {
+    /// Ends a watcher that would have to be told of what its client may not read now.
+    fn deny(&mut self, watch_id: i64, error: &Error) {
         self.watchers.remove(&watch_id);
         self.stream.remove(watch_id);
         self.outbox.push_back(Watched {
             header: self.ops.header_now(),
             watch_id,
             canceled: true,
-            cancel_reason: DENIED.into(),
+            cancel_reason: error.as_cancel_reason(),
             ..Watched::default()
         });
     }

@@ -129,7 +129,7 @@ impl NodeHub {
             return;
         }
         match command {
-            Command::Revoke(lease) => lock().end(*lease, None, wakers),
+            Command::Revoke(lease, _) => lock().end(*lease, None, wakers),
             Command::Close(turn) => lock().end(turn.lease, None, wakers),
             Command::Expire(leases) => {
                 let mut table = lock();
@@ -143,7 +143,8 @@ impl NodeHub {
             | Command::Grant(_)
             | Command::Checkpoint(_)
             | Command::Alarm(_)
-            | Command::Nodes(_) => {}
+            | Command::Nodes(_)
+            | Command::Auth(_) => {}
         }
     }
 

@@ -286,6 +286,9 @@ fn read_history(reader: &Reader, span: &Span, from: u64, through: u64) -> Result
             | Refusal::Moved
             | Refusal::OutOfTurn
             | Refusal::Denied
+            | Refusal::Unnamed
+            | Refusal::Outdated
+            | Refusal::Auth(_)
             | Refusal::Alarmed(_)
             | Refusal::Node { .. },
         ) => Ok(Found {

@@ -3,6 +3,7 @@
 use super::next_deadline;
 use crate::access::{self, AccessList, Identity, Permissions};
 use crate::aside::{self, Aside, Role, Tally};
+use crate::auth::Rights;
 use crate::change::Cause;
 use crate::node::{
     Action, Deadline, Event, EventNode, Happening, KeyName, Kind, Name, NodeAnswer, NodeOp,
@@ -18,10 +19,21 @@ use std::sync::Arc;
 
 type Refused<T> = Result<T, NodeRefusal>;
 
+/// Who asks for steps.
+pub(crate) struct Asker<'a> {
+    /// By what access lists may name; none passes them all.
+    pub ids: Option<&'a [Identity]>,
+    /// What their roles permit.
+    pub rights: Rights<'a>,
+}
+
 impl Writing<'_> {
-    /// Does one step, on whose behalf; where access lists are not to be asked, on nobody's.
-    pub fn node(&mut self, op: &NodeOp, by: Option<&[Identity]>) -> Refused<NodeAnswer> {
-        let path = self.resolve(op)?;
+    /// Does one step for someone.
+    pub fn node(&mut self, op: &NodeOp, asker: &Asker<'_>) -> Refused<NodeAnswer> {
+        let path = self.resolve(op);
+        // Before anything is told of the node.
+        check_rights(&asker.rights, path.as_ref().unwrap_or(&op.path), &op.action)?;
+        let path = path?;
         if is_root(&path) && !suits_root(&op.action) {
             return Err(NodeRefusal::BadPath);
         }
@@ -36,7 +48,7 @@ impl Writing<'_> {
             self.check_parents(&path, parents)?;
         }
         for test in &op.tests {
-            self.check(&path, previous.as_ref(), test, by)?;
+            self.check(&path, previous.as_ref(), test, asker.ids)?;
         }
         if parents == Some(Parents::Required) {
             self.check_parent_unbound(&path)?;
@@ -434,10 +446,7 @@ impl Writing<'_> {
     /// The slots of the keys that are a node or beneath it.
     fn slots_from(&self, path: &[u8]) -> Vec<Slot> {
         let mut slots = self.live_slots(&Span::single(Bytes::copy_from_slice(path)));
-        slots.extend(self.live_slots(&Span {
-            start: tree::prefix(path).into(),
-            end: End::Before(tree::beyond(path).into()),
-        }));
+        slots.extend(self.live_slots(&beneath(path)));
         // Keys that are no paths are not beneath anything.
         slots.retain(|slot| tree::is_path(slot.key()));
         slots
@@ -486,6 +495,30 @@ impl Writing<'_> {
             let removed = self.remove(path, true, Cause::Expire);
             removed.expect("a recursive removal of what is there is never refused");
         }
+    }
+}
+
+/// Refuses a step that takes more than the roles permit at what it touches.
+fn check_rights(rights: &Rights<'_>, path: &[u8], action: &Action) -> Refused<()> {
+    let may = match action {
+        Action::Check => Permissions::READ,
+        Action::Write(_)
+        | Action::MakeDirectory { .. }
+        | Action::SetAcl(_)
+        | Action::Remove { .. } => Permissions::WRITE,
+    };
+    let mut checked = rights.check_key(path, may);
+    if matches!(action, Action::Remove { recursive: true }) {
+        checked = checked.and_then(|()| rights.check(&beneath(path), may));
+    }
+    checked.map_err(|_| NodeRefusal::Denied)
+}
+
+/// What lies beneath a path.
+fn beneath(path: &[u8]) -> Span {
+    Span {
+        start: tree::prefix(path).into(),
+        end: End::Before(tree::beyond(path).into()),
     }
 }
 

@@ -8,6 +8,7 @@
 //!
 //! A span is one key, `[from,before)`, or `[from,*)`.
 
+pub mod auth;
 pub mod nodes;
 
 use keyspace::command::{Delete, Filter, Guard, Op, Put, Range, Relation, Sort, SortBy, Test, Txn};
@@ -160,7 +161,7 @@ fn sort(text: &str) -> Parsed<Sort> {
     })
 }
 
-fn span(text: &str) -> Parsed<Span> {
+pub fn span(text: &str) -> Parsed<Span> {
     let Some(inner) = text.strip_prefix('[') else {
         if text.is_empty() {
             return Err("a key is missing".to_owned());

@@ -1,6 +1,7 @@
 //! Random commands against the naive model: every answer, every change, every read of every
 //! revision, with compaction, postponed work, snapshots and increments at random points between.
 
+mod auth;
 mod naive;
 mod nodes;
 
@@ -8,7 +9,9 @@ use keyspace::command::{
     Alarm, AlarmChange, Command, Delete, Expired, Filter, Grant, Guard, LeaseRemaining, Op, Put,
     Range, Relation, Session, Sort, SortBy, Test, Txn,
 };
-use keyspace::{Damaged, End, Keyspace, LeaseId, Record, Restoring, Revision, Span, Stamp, WallMs};
+use keyspace::{
+    Damaged, End, Keyspace, LeaseId, Principal, Record, Restoring, Revision, Span, Stamp, WallMs,
+};
 use naive::{Naive, PlainRange, plain_applied, plain_changes, plain_txn};
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -153,7 +156,7 @@ fn txn_of(op: BoxedStrategy<Op>) -> impl Strategy<Value = Txn> {
         guards,
         then,
         otherwise,
-        judged: false,
+        principal: Principal::System,
     })
 }
 
@@ -186,7 +189,7 @@ fn command() -> impl Strategy<Value = Command> {
         6 => txn_of(op().boxed()).prop_map(Command::Txn),
         2 => (0u64..30).prop_map(|revision| Command::Compact(Revision(revision))),
         3 => grant.prop_map(Command::Grant),
-        1 => lease().prop_map(Command::Revoke),
+        1 => lease().prop_map(|lease| Command::Revoke(lease, Principal::System)),
         1 => prop::collection::vec(expired, 0..3).prop_map(Command::Expire),
         1 => remaining.prop_map(|remaining| Command::Checkpoint(vec![remaining])),
         1 => alarm.prop_map(|(member, alarm, raised)| {
@@ -382,7 +385,7 @@ proptest! {
     /// What comes from a disk or a peer may be damaged anywhere; restoring must say so or cope.
     #[test]
     fn damaged_records_never_panic(
-        commands in prop::collection::vec(command(), 1..30),
+        commands in prop::collection::vec(prop_oneof![command(), auth::command()], 1..30),
         which: prop::sample::Index,
         place: prop::sample::Index,
         byte: u8,

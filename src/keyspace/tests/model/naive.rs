@@ -192,7 +192,7 @@ impl Naive {
                     .extend(holder.map(|holder| (grant.lease.0, holder)));
                 Ok(PlainOutcome::Done)
             }
-            Command::Revoke(lease) => {
+            Command::Revoke(lease, _) => {
                 let ended = self.end(*lease, Cause::Delete);
                 ended
                     .map(PlainOutcome::Ended)
@@ -216,7 +216,7 @@ impl Naive {
                 }
                 Ok(PlainOutcome::Done)
             }
-            Command::Nodes(_) | Command::Attach(_) | Command::Close(_) => {
+            Command::Nodes(_) | Command::Attach(_) | Command::Close(_) | Command::Auth(_) => {
                 unreachable!("tested apart")
             }
             Command::Alarm(change) => {

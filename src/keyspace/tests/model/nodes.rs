@@ -8,8 +8,8 @@ use keyspace::change::Cause;
 use keyspace::command::{Attach, Delete, Expired, Grant, Nodes, Op, Put, Session, Turn, Txn};
 use keyspace::node::{Action, Deadline, Kind, NodeOp, NodeTest, NodeWrite, Parents, Sequence};
 use keyspace::{
-    AccessEntry, AccessList, Command, Identity, Keyspace, LeaseId, Outcome, Permissions, Reader,
-    Refusal, Revision, Stamp, WallMs,
+    AccessEntry, AccessList, Command, Identity, Keyspace, LeaseId, Outcome, Permissions, Principal,
+    Reader, Refusal, Revision, Stamp, WallMs,
 };
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -82,6 +82,7 @@ fn nodes() -> impl Strategy<Value = Nodes> {
             turn,
             by: by.map(Into::into),
             ops,
+            principal: Principal::System,
         })
 }
 
@@ -198,7 +199,7 @@ fn command() -> impl Strategy<Value = Command> {
         1 => turn().prop_map(Command::Close),
         4 => txn.prop_map(|then| Command::Txn(Txn { then, ..Txn::default() })),
         2 => grant,
-        1 => (1i64..3).prop_map(|lease| Command::Revoke(LeaseId(lease))),
+        1 => (1i64..3).prop_map(|lease| Command::Revoke(LeaseId(lease), Principal::System)),
         1 => expired.prop_map(|expired| Command::Expire(vec![expired])),
         1 => (0u64..30).prop_map(|revision| Command::Compact(Revision(revision))),
     ]
@@ -255,14 +256,18 @@ impl Sessions {
                     (held.1, held.2) = (attach.attachment, 0);
                 }
             }
-            Command::Revoke(lease) => drop(self.0.remove(lease)),
+            Command::Revoke(lease, _) => drop(self.0.remove(lease)),
             Command::Expire(leases) => leases.iter().for_each(|expired| {
                 let holder = self.0.get(&expired.lease).map(|held| held.1);
                 if holder == expired.attachment {
                     self.0.remove(&expired.lease);
                 }
             }),
-            Command::Txn(_) | Command::Compact(_) | Command::Checkpoint(_) | Command::Alarm(_) => {}
+            Command::Txn(_)
+            | Command::Compact(_)
+            | Command::Checkpoint(_)
+            | Command::Alarm(_)
+            | Command::Auth(_) => {}
         }
     }
 }

@@ -219,7 +219,7 @@ impl Watch {
                 false
             }
             Command::Attach(_) => false,
-            Command::Revoke(_) | Command::Close(_) => {
+            Command::Revoke(..) | Command::Close(_) => {
                 stats.leases_revoked.add(1);
                 true
             }
@@ -231,7 +231,8 @@ impl Watch {
             | Command::Compact(_)
             | Command::Checkpoint(_)
             | Command::Alarm(_)
-            | Command::Nodes(_) => return,
+            | Command::Nodes(_)
+            | Command::Auth(_) => return,
         };
         shared.clocks.lock().applied(shared.now_ms(), command);
         if ends {
@@ -269,11 +270,12 @@ pub fn is_light(committed: &Committed<Reply>) -> bool {
                     Step::Command(Command::Grant(_) | Command::Attach(_)) => true,
                     Step::Command(
                         Command::Compact(_)
-                        | Command::Revoke(_)
+                        | Command::Revoke(..)
                         | Command::Expire(_)
                         | Command::Checkpoint(_)
                         | Command::Alarm(_)
-                        | Command::Close(_),
+                        | Command::Close(_)
+                        | Command::Auth(_),
                     )
                     | Step::Describe(_) => false,
                 })

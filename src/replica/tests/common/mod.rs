@@ -128,13 +128,13 @@ pub fn write_in_turn(lease: i64, attachment: u64, seq: u64, path: &str) -> Comma
             attachment,
             seq,
         }),
-        by: None,
         ops: vec![NodeOp {
             path: Bytes::copy_from_slice(path.as_bytes()),
             tests: Vec::new(),
             action: Action::Write(NodeWrite::new("v")),
             cause: Cause::Set,
         }],
+        ..Nodes::default()
     })
 }
 

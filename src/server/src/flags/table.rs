@@ -15,8 +15,8 @@ const NO_DISCOVERY: &str = "discovery is not offered; name the members in --init
 const NO_BBOLT: &str = "there is no bbolt database";
 /// Why flags of etcd's consistency checks do nothing.
 const NO_CHECK: &str = "members do not compare hashes";
-/// Why flags of the authentication do nothing.
-const NO_AUTH: &str = "authentication comes with a later version";
+/// Why flags of tokens do nothing.
+const NO_TOKENS: &str = "tokens come with a later version";
 
 /// A flag that sets a field.
 fn flag<T: FlagValue>(
@@ -241,9 +241,9 @@ fn security() -> Vec<Flag> {
         inert::<String>(Security, "tls-max-version", "", NO_TLS, "Newest version of TLS to accept (TLS1.2, TLS1.3)."),
         flag(Security, "cors", "*", |c| &mut c.cors, "Origins whose pages may ask; empty or * for all."),
         flag(Security, "host-whitelist", "*", |c| &mut c.host_whitelist, "Names under which HTTP requests may call this server; empty or * for all."),
-        inert::<String>(Auth, "auth-token", "simple", NO_AUTH, "Kind of tokens, with options."),
-        inert::<u64>(Auth, "bcrypt-cost", "10", NO_AUTH, "Cost of hashing a password, 4 to 31."),
-        inert::<u64>(Auth, "auth-token-ttl", "300", NO_AUTH, "Seconds that a token lives after its last use."),
+        inert::<String>(Auth, "auth-token", "simple", NO_TOKENS, "Kind of tokens, with options."),
+        flag(Auth, "bcrypt-cost", "10", |c| &mut c.bcrypt_cost, "Cost of hashing a password, 4 to 31; any other is 10."),
+        inert::<u64>(Auth, "auth-token-ttl", "300", NO_TOKENS, "Seconds that a token lives after its last use."),
     ]
 }
 

@@ -4,7 +4,7 @@ use super::{SESSION, drain, expire, is_ready};
 use crate::nodes::watcher::EVENTS_MAX;
 use crate::nodes::{Gone, Mode, NodeFigures, Once, Which};
 use crate::testing::{World, put, txn};
-use keyspace::{Command, LeaseId, Revision};
+use keyspace::{Command, LeaseId, Principal, Revision};
 
 #[test]
 fn watchers_are_removed_by_their_kind() {
@@ -92,7 +92,7 @@ fn connections_learn_what_became_of_their_session() {
     assert_eq!((second.gone(), other.gone()), (Some(Gone::Ended), None));
     assert!(is_ready(second.ready()));
     assert_eq!(world.watcher_of(SESSION, 2).gone(), Some(Gone::Ended));
-    world.run(&Command::Revoke(LeaseId(8)));
+    world.run(&Command::Revoke(LeaseId(8), Principal::System));
     assert_eq!(other.gone(), Some(Gone::Ended));
 }
 
