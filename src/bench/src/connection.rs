@@ -22,7 +22,7 @@ const READ_BYTES: usize = 256 * 1024;
 /// How long a server may take to accept a connection and to greet.
 pub const CONNECT_MS_MAX: u64 = 5_000;
 /// How long a single call outside the measurement may take: counting a million keys is one.
-pub const CALL_MS_MAX: u64 = 60_000;
+const CALL_MS_MAX: u64 = 60_000;
 /// How long a server may take to end a connection after a farewell.
 const PART_MS_MAX: u64 = 5_000;
 
@@ -98,6 +98,21 @@ impl<W: Wire> Connection<W> {
         }
     }
 
+    /// Awaits the events until `find` finds in one of them what was asked for, outside the
+    /// measurement.
+    pub async fn find<T>(
+        &mut self,
+        find: impl FnMut(W::Event) -> anyhow::Result<Option<T>>,
+    ) -> anyhow::Result<T> {
+        let mut search = Search {
+            find,
+            found: None,
+            give_up_at: Instant::now() + Duration::from_millis(CALL_MS_MAX),
+        };
+        self.drive(&mut search).await?;
+        search.found.context("nothing was found")
+    }
+
     /// Keeps the connection while nothing drives it. What the server says meanwhile waits for the
     /// next session.
     pub async fn keep(&mut self) -> anyhow::Result<()> {
@@ -145,6 +160,34 @@ impl<W: Wire> Connection<W> {
         let Self { socket, wire } = self;
         poll_fn(|cx| poll_flush(socket, wire.outbound_mut(), cx)).await?;
         Ok(())
+    }
+}
+
+/// Looks for something in events.
+struct Search<F, T> {
+    find: F,
+    found: Option<T>,
+    give_up_at: Instant,
+}
+
+impl<W, F, T> Session<W> for Search<F, T>
+where
+    W: Wire,
+    F: FnMut(W::Event) -> anyhow::Result<Option<T>>,
+{
+    fn on_event(&mut self, _: &mut W, event: W::Event, _: Instant) -> anyhow::Result<()> {
+        if let Some(found) = (self.find)(event)? {
+            self.found = Some(found);
+        }
+        Ok(())
+    }
+
+    fn turn(&mut self, _: &mut W, now: Instant) -> anyhow::Result<Next> {
+        if self.found.is_some() {
+            return Ok(Next::Done);
+        }
+        ensure!(now < self.give_up_at, "no answer within {CALL_MS_MAX} ms");
+        Ok(Next::WaitUntil(self.give_up_at))
     }
 }
 

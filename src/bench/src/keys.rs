@@ -59,6 +59,14 @@ impl KeySpace {
     }
 }
 
+/// What is above a path.
+pub fn parent_of(path: &[u8]) -> &[u8] {
+    match path.iter().rposition(|&byte| byte == b'/') {
+        None | Some(0) => b"/",
+        Some(at) => &path[..at],
+    }
+}
+
 /// A value that does not compress.
 pub fn random_value(rng: &mut SmallRng, bytes: usize) -> Bytes {
     let mut value = vec![0; bytes];
@@ -130,6 +138,13 @@ mod tests {
         assert!(KeySpace::new("", 8, 0).is_err());
         assert!(KeySpace::new("", 1, 10).is_ok());
         assert!(KeySpace::new("", 1, 11).is_err());
+    }
+
+    #[test]
+    fn parents_end_before_the_last_name() {
+        for (path, parent) in [("/a", "/"), ("/a/b", "/a"), ("/a/b/c", "/a/b")] {
+            assert_eq!(parent_of(path.as_bytes()), parent.as_bytes());
+        }
     }
 
     #[test]

@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::bail;
 use bytes::BytesMut;
 
 use super::frames::{Event, Frames, Reply, Welcome};
-use crate::connection::{CALL_MS_MAX, CONNECT_MS_MAX, Connection, Next, Session};
+use crate::connection::{CONNECT_MS_MAX, Connection, Next, Session};
 
 /// Opens a session at `endpoint` (`host:port`).
 pub async fn open(endpoint: &str) -> anyhow::Result<Connection<Frames>> {
@@ -26,13 +26,11 @@ impl Connection<Frames> {
         body: impl FnOnce(&mut BytesMut),
     ) -> anyhow::Result<Reply> {
         self.wire().ask(opcode, body);
-        let limit = Duration::from_millis(CALL_MS_MAX);
-        let mut call = Call {
-            reply: None,
-            give_up_at: Instant::now() + limit,
-        };
-        self.drive(&mut call).await?;
-        call.reply.context("the session ended without a reply")
+        let reply = self.find(|event| match event {
+            Event::Reply(reply) => Ok(Some(reply)),
+            Event::Fired(_) => Ok(None),
+        });
+        reply.await
     }
 }
 
@@ -49,29 +47,5 @@ impl Session<Frames> for Greeting {
             return Ok(Next::Done);
         }
         Ok(Next::WaitUntil(now + Duration::from_millis(CONNECT_MS_MAX)))
-    }
-}
-
-/// Waits for one reply.
-struct Call {
-    reply: Option<Reply>,
-    give_up_at: Instant,
-}
-
-impl Session<Frames> for Call {
-    fn on_event(&mut self, _: &mut Frames, event: Event, _: Instant) -> anyhow::Result<()> {
-        match event {
-            Event::Reply(reply) => self.reply = Some(reply),
-            Event::Fired(_) => {}
-        }
-        Ok(())
-    }
-
-    fn turn(&mut self, _: &mut Frames, now: Instant) -> anyhow::Result<Next> {
-        if self.reply.is_some() {
-            return Ok(Next::Done);
-        }
-        ensure!(now < self.give_up_at, "no answer within {CALL_MS_MAX} ms");
-        Ok(Next::WaitUntil(self.give_up_at))
     }
 }

@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 use crate::connection::CONNECT_MS_MAX;
 use crate::fan_out::FanOut;
 use crate::generator::{MemberSpec, Plan};
-use crate::keys::{KeySpace, Order};
+use crate::keys::{KeySpace, Order, parent_of};
 use crate::load::{Load, Slice};
 use crate::protocol::{self, Driven, Member, Met, Protocol};
 use frames::{Put as _, error, opcode};
@@ -245,14 +245,6 @@ impl Protocol for ZooKeeper {
     }
 }
 
-/// The path of the node above.
-fn parent_of(path: &[u8]) -> &[u8] {
-    match path.iter().rposition(|&byte| byte == b'/') {
-        None | Some(0) => b"/",
-        Some(at) => &path[..at],
-    }
-}
-
 /// The answer to `srvr`, the one four-letter word that ZooKeeper allows unless told otherwise.
 async fn serve_report(member: &str) -> anyhow::Result<String> {
     let asking = async {
@@ -278,15 +270,3 @@ fn line_of<'a>(report: &'a str, start: &str) -> anyhow::Result<&'a str> {
 
 /// A key of the plan's key space, as the path of a node.
 type Path = Bytes;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn parents_end_before_the_last_name() {
-        for (path, parent) in [("/a", "/"), ("/a/b", "/a"), ("/a/b/c", "/a/b")] {
-            assert_eq!(parent_of(path.as_bytes()), parent.as_bytes());
-        }
-    }
-}

@@ -9,9 +9,9 @@ use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
 
 use super::frames::{self, Event, Frames, Kind, Put as _, Reply, STAT_BYTES, opcode};
-use super::{Path, ZooKeeper, parent_of};
+use super::{Path, ZooKeeper};
 use crate::generator::Plan;
-use crate::keys::{KeySpace, Order, random_value};
+use crate::keys::{KeySpace, Order, parent_of, random_value};
 use crate::load::{Answer, Exchange, Success};
 
 /// Digits of the names that creates count through.
