@@ -87,6 +87,11 @@ pub fn message(text: &str) -> Vec<u8> {
     content
 }
 
+/// What went wrong before it is said which cluster this is.
+pub fn lone_message(status: StatusCode, text: &str) -> Response {
+    (status, [(CONTENT_TYPE, JSON)], message(text)).into_response()
+}
+
 /// JSON without any of these headers.
 pub fn plain_json(content: Vec<u8>) -> Response {
     ([(CONTENT_TYPE, JSON)], content).into_response()

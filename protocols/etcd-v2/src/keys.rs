@@ -1,6 +1,7 @@
 //! Requests for keys: `/v2/keys` and all below.
 
 use crate::answer::not_allowed;
+use crate::auth::login::Visitor;
 use crate::errors::{Asked, Code, Error};
 use crate::form::{self, FORM_BYTES_MAX, Form, Malformed};
 use crate::node::{self, Reading, Unseen};
@@ -12,11 +13,11 @@ use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
 use axum::response::Response;
+use gateway::Interest;
 use gateway::keyspace::change::Cause;
 use gateway::keyspace::command::Nodes;
 use gateway::keyspace::node::{NodeAnswer, NodeOp};
-use gateway::keyspace::{Command, Outcome};
-use gateway::{Interest, Principal};
+use gateway::keyspace::{Command, Outcome, Permissions};
 use http_body_util::BodyExt;
 use percent_encoding::percent_decode_str;
 use std::sync::Arc;
@@ -33,9 +34,8 @@ pub async fn serve(State(shared): State<Arc<Shared>>, request: Request) -> Respo
         return not_allowed("HEAD,GET,PUT,POST,DELETE");
     };
     let (parts, body) = request.into_parts();
-    let path = path_of(&parts);
     let answered = match query_of(method, &parts, body).await {
-        Ok(query) => answer(&shared, method, &path, &query).await,
+        Ok(query) => admit(&shared, method, &parts, &query).await,
         Err(error) => Err(error),
     };
     answered.unwrap_or_else(|error| shared.error(&error))
@@ -52,15 +52,36 @@ fn method_of(method: &axum::http::Method) -> Option<Method> {
     }
 }
 
-/// The path that is asked for, without a slash at its end.
-fn path_of(parts: &Parts) -> Vec<u8> {
+/// Answers who may ask. It is judged by the path as it is spelled, and answered without a slash at its
+/// end.
+async fn admit(
+    shared: &Arc<Shared>,
+    method: Method,
+    parts: &Parts,
+    query: &Query,
+) -> Result<Response, Error> {
     let path = parts.uri.path();
     let path = path.strip_prefix(PREFIX).unwrap_or_default();
     let mut path: Vec<u8> = percent_decode_str(path).collect();
+    let visitor = Visitor {
+        who: shared.who(&parts.headers).await?,
+        spelled: path.clone(),
+        recursive: query.recursive,
+        may: match method {
+            Method::Head | Method::Get => Permissions::READ,
+            Method::Put | Method::Post | Method::Delete => Permissions::WRITE,
+        },
+    };
+    if !visitor.is_permitted(shared) {
+        return Err(Error::unauthorized());
+    }
     if path.ends_with(b"/") {
         path.pop();
     }
-    if path.is_empty() { b"/".to_vec() } else { path }
+    if path.is_empty() {
+        path.push(b'/');
+    }
+    answer(shared, method, &path, query, visitor).await
 }
 
 async fn query_of(method: Method, parts: &Parts, body: Body) -> Result<Query, Error> {
@@ -101,10 +122,11 @@ async fn content_of(mut body: Body) -> Result<Vec<u8>, Malformed> {
 }
 
 async fn answer(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     method: Method,
     path: &[u8],
     query: &Query,
+    visitor: Visitor,
 ) -> Result<Response, Error> {
     let key = shared.options.root.key(path);
     let now = time::now();
@@ -112,19 +134,19 @@ async fn answer(
         // As in etcd, reading through the others wins over waiting.
         Method::Get if query.quorum => {
             shared.gate.linearize().await.map_err(unavailable)?;
-            read(shared, path, query)
+            read(shared, path, query, &visitor)
         }
-        Method::Get if query.wait => wait(shared, path, query),
-        Method::Get | Method::Head => read(shared, path, query),
-        Method::Post => write(shared, path, query, ops::post(&key, query, now)).await,
+        Method::Get if query.wait => wait(shared, path, query, visitor),
+        Method::Get | Method::Head => read(shared, path, query, &visitor),
+        Method::Post => write(shared, path, query, ops::post(&key, query, now), &visitor).await,
         Method::Put if path == b"/" => Err(read_only(shared)),
-        Method::Put => write(shared, path, query, ops::put(key, query, now)).await,
+        Method::Put => write(shared, path, query, ops::put(key, query, now), &visitor).await,
         Method::Delete if path == b"/" && query.compares() => {
             let index = shared.gate.reader().event();
             Err(Error::of_state(Code::NotAFile, b"", index))
         }
         Method::Delete if path == b"/" => Err(read_only(shared)),
-        Method::Delete => write(shared, path, query, ops::delete(key, query)).await,
+        Method::Delete => write(shared, path, query, ops::delete(key, query), &visitor).await,
     }
 }
 
@@ -139,17 +161,20 @@ fn unavailable(error: gateway::Error) -> Error {
     }
 }
 
-async fn write(shared: &Shared, path: &[u8], query: &Query, op: NodeOp) -> Result<Response, Error> {
+async fn write(
+    shared: &Shared,
+    path: &[u8],
+    query: &Query,
+    op: NodeOp,
+    visitor: &Visitor,
+) -> Result<Response, Error> {
     let cause = op.cause;
     let command = Command::Nodes(Nodes {
         by: Some([].into()),
         ops: vec![op],
         ..Nodes::default()
     });
-    let answered = shared
-        .gate
-        .submit(&Principal::Anonymous, vec![command])
-        .await?;
+    let answered = shared.gate.submit(&visitor.who, vec![command]).await?;
     let answered = answered.into_iter().next();
     let answered = answered.expect("one command has one answer");
     let asked = Asked {
@@ -188,26 +213,35 @@ fn tell(shared: &Shared, query: &Query, cause: Cause, answer: &NodeAnswer, index
     shared.answer(status, index, content.into())
 }
 
-fn read(shared: &Shared, path: &[u8], query: &Query) -> Result<Response, Error> {
-    let read = read_node(shared, path, query);
+fn read(shared: &Shared, path: &[u8], query: &Query, visitor: &Visitor) -> Result<Response, Error> {
+    let read = read_node(shared, path, query, visitor);
     shared.stats.read(read.is_ok());
     read
 }
 
-fn read_node(shared: &Shared, path: &[u8], query: &Query) -> Result<Response, Error> {
+fn read_node(
+    shared: &Shared,
+    path: &[u8],
+    query: &Query,
+    visitor: &Visitor,
+) -> Result<Response, Error> {
     let root = &shared.options.root;
     let key = root.key(path);
     loop {
+        let auth = shared.gate.reader().auth();
+        let rights = auth.rights(&visitor.who);
         let moment = shared.gate.reader().moment();
         let reading = Reading {
             moment: &moment,
             root,
             now: time::now(),
             recursive: query.recursive,
+            rights: rights.map_err(|_| Error::unauthorized())?,
+            bound: !auth.is_root(&visitor.who),
         };
         let read = reading.node(&key);
-        // A compaction may have overtaken the reading.
-        if !moment.is_whole() {
+        // A compaction may have overtaken the reading, or a change of what the client may.
+        if !moment.is_whole() || !Arc::ptr_eq(&auth, &shared.gate.reader().auth()) {
             continue;
         }
         let index = moment.event();
@@ -224,7 +258,12 @@ fn read_node(shared: &Shared, path: &[u8], query: &Query) -> Result<Response, Er
     }
 }
 
-fn wait(shared: &Shared, path: &[u8], query: &Query) -> Result<Response, Error> {
+fn wait(
+    shared: &Arc<Shared>,
+    path: &[u8],
+    query: &Query,
+    visitor: Visitor,
+) -> Result<Response, Error> {
     let interest = Interest {
         path: shared.options.root.key(path),
         recursive: query.recursive,
@@ -233,6 +272,6 @@ fn wait(shared: &Shared, path: &[u8], query: &Query) -> Result<Response, Error> 
     };
     let events = shared.gate.await_events(&interest)?;
     let index = events.index();
-    let content = watch::content(events, shared.options.root.clone());
+    let content = watch::content(events, Arc::clone(shared), visitor);
     Ok(shared.answer(StatusCode::OK, index, content))
 }

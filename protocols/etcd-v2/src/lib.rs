@@ -5,11 +5,12 @@
 //!
 //! Start with [`routes`]. From the outside in: `keys` (what becomes of a request for keys), `watch`
 //! (answers that come later), `members` and [`stats`] (what is told of the cluster and of this
-//! member), then what is pure: [`form`] and [`query`] (what is asked for), [`ops`]
+//! member), `auth` (users and roles, and who asks), then what is pure: [`form`] and [`query`] (what is asked for), [`ops`]
 //! (what that means in the keyspace), [`node`] and [`json`] (how it is told), [`errors`] and [`root`]
 //! (whose paths are which keys).
 
 mod answer;
+mod auth;
 pub mod errors;
 pub mod form;
 pub mod json;
@@ -51,6 +52,13 @@ pub fn routes(gate: Gate, options: Options) -> Router {
         .route("/v2/keys", any(keys::serve))
         .route("/v2/keys/", any(keys::serve))
         .route("/v2/keys/{*key}", any(keys::serve))
+        .route("/v2/auth/enable", any(auth::enable))
+        .route("/v2/auth/users", any(auth::manage))
+        .route("/v2/auth/users/", any(auth::manage))
+        .route("/v2/auth/users/{*name}", any(auth::manage))
+        .route("/v2/auth/roles", any(auth::manage))
+        .route("/v2/auth/roles/", any(auth::manage))
+        .route("/v2/auth/roles/{*name}", any(auth::manage))
         .route("/v2/members", any(members::serve))
         .route("/v2/members/", any(members::serve))
         .route("/v2/members/{*id}", any(members::serve))

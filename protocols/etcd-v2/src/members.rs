@@ -47,6 +47,11 @@ pub async fn serve(State(shared): State<Arc<Shared>>, request: Request) -> Respo
     let (parts, body) = request.into_parts();
     let path = parts.uri.path().strip_prefix(PREFIX).unwrap_or_default();
     let name = path.strip_prefix('/').unwrap_or(path);
+    if [Method::POST, Method::DELETE, Method::PUT].contains(&parts.method)
+        && let Err(refused) = shared.administrator(&parts.headers).await
+    {
+        return shared.refuse(&refused);
+    }
     let answered = match parts.method {
         Method::GET => return list(&shared, name),
         Method::POST => add(&shared, &parts.headers, body).await,

@@ -3,9 +3,10 @@
 use crate::json;
 use crate::root::Root;
 use crate::time;
+use gateway::keyspace::auth::Rights;
 use gateway::keyspace::change::Cause;
 use gateway::keyspace::node::{Event, EventNode, NodeAnswer, is_path, parent};
-use gateway::keyspace::{Entry, Moment, NodeView, WallMs};
+use gateway::keyspace::{Entry, Moment, NodeView, Permissions, WallMs};
 
 /// What is told of a node beside what lies beneath it. What is none, or zero, is left out.
 struct Shown<'a> {
@@ -184,7 +185,7 @@ pub enum Unseen {
     Missing(Vec<u8>),
     /// The node of this key, on the way to it, is a file.
     File(Vec<u8>),
-    /// It, or one that would be shown with it, has an access list.
+    /// It, or one that would be shown with it, has an access list, or may not be read.
     Restricted,
 }
 
@@ -198,6 +199,10 @@ pub struct Reading<'a> {
     pub now: WallMs,
     /// All that lies beneath.
     pub recursive: bool,
+    /// What the client may read of that.
+    pub rights: Rights<'a>,
+    /// Access lists bind the client.
+    pub bound: bool,
 }
 
 impl Reading<'_> {
@@ -243,7 +248,7 @@ impl Reading<'_> {
         view: &NodeView,
         listed: bool,
     ) -> Result<(), Unseen> {
-        if view.acl.is_some() {
+        if self.bound && view.acl.is_some() {
             return Err(Unseen::Restricted);
         }
         let mut result = Ok(());
@@ -276,6 +281,8 @@ impl Reading<'_> {
             let Some(view) = self.moment.node(&child) else {
                 continue;
             };
+            let readable = self.rights.check_key(&child, Permissions::READ);
+            readable.map_err(|_| Unseen::Restricted)?;
             if any {
                 out.push(b',');
             } else {

@@ -20,6 +20,11 @@ impl Root {
         })
     }
 
+    /// What keys begin with before the path.
+    pub fn prefix(&self) -> &[u8] {
+        self.prefix.as_bytes()
+    }
+
     /// The key of a path.
     pub fn key(&self, path: &[u8]) -> Bytes {
         match path {

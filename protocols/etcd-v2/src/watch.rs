@@ -1,23 +1,29 @@
 //! The content of an answer that comes event by event.
 
-use crate::node;
-use crate::root::Root;
+use crate::auth::login::Visitor;
+use crate::{Shared, node};
 use axum::body::Body;
 use bytes::Bytes;
 use gateway::EventStream;
 use http_body::Frame;
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-/// A line for each event, until the stream ends.
-pub fn content(events: EventStream, root: Root) -> Body {
-    Body::new(Content { events, root })
+/// A line for each event, until the stream ends, or the client may not read them any more.
+pub fn content(events: EventStream, shared: Arc<Shared>, visitor: Visitor) -> Body {
+    Body::new(Content {
+        events,
+        shared,
+        visitor,
+    })
 }
 
 struct Content {
     events: EventStream,
-    root: Root,
+    shared: Arc<Shared>,
+    visitor: Visitor,
 }
 
 impl http_body::Body for Content {
@@ -28,9 +34,14 @@ impl http_body::Body for Content {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let Content { events, root } = self.get_mut();
+        let Content {
+            events,
+            shared,
+            visitor,
+        } = self.get_mut();
         let news = ready!(events.poll_next(cx));
-        let line = |event: &_| node::event(event, root).into();
+        let news = news.filter(|_| visitor.is_permitted(shared));
+        let line = |event: &_| node::event(event, &shared.options.root).into();
         Poll::Ready(news.map(|news| Ok(Frame::data(news.encoded(line)))))
     }
 }

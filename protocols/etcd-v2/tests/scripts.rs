@@ -12,7 +12,7 @@ use etcd_v2::{Root, ops};
 use gateway::keyspace::access::{AccessEntry, Identity, Permissions};
 use gateway::keyspace::command::{Delete, Nodes, Op, Put, Txn};
 use gateway::keyspace::node::{Action, NodeOp};
-use gateway::keyspace::{Cause, Command, Keyspace, Outcome, Span, Stamp, WallMs};
+use gateway::keyspace::{Cause, Command, Keyspace, Outcome, Principal, Span, Stamp, WallMs};
 use goldenscript::{Command as Line, Context, Runner};
 use std::error::Error as AnyError;
 use test_each_file::test_each_path;
@@ -86,11 +86,16 @@ impl Story {
 
     fn read(&self, path: &str, query: &Query) -> Result<Vec<u8>, Error> {
         let moment = self.keyspace.reader().moment();
+        let auth = self.keyspace.reader().auth();
         let reading = Reading {
             moment: &moment,
             root: &self.root,
             now: self.stamp.wall,
             recursive: query.recursive,
+            rights: auth
+                .rights(&Principal::Anonymous)
+                .expect("nobody is judged"),
+            bound: true,
         };
         let read = reading.node(&self.root.key(path.as_bytes()));
         let error = |code, key: &[u8]| Error::of_state(code, self.root.path(key), moment.event());

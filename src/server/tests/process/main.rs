@@ -1,6 +1,7 @@
 //! The process as its operator sees it: exit codes, log lines, ports, signals, restarts.
 
 mod access;
+mod auth;
 mod certificates;
 mod etcd_v2;
 mod full_disk;
