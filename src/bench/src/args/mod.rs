@@ -1,7 +1,8 @@
 //! The command line of `triglot bench`: what all protocols take; what one of them takes is in
-//! [`etcd`] and [`zookeeper`].
+//! [`etcd`], [`etcd_v2`] and [`zookeeper`].
 
 pub mod etcd;
+pub mod etcd_v2;
 pub mod zookeeper;
 
 use std::path::PathBuf;
@@ -15,13 +16,13 @@ use crate::protocol::Protocol;
 use crate::suite::Entry;
 use crate::task::{Task, What};
 
-/// Put a server under load, alone or in turns with another one: in etcd's v3 API, or in
-/// ZooKeeper's protocol with `zookeeper`.
+/// Put a server under load, alone or in turns with another one: in etcd's v3 API, in its v2 API with
+/// `etcd-v2`, or in ZooKeeper's protocol with `zookeeper`.
 ///
 /// With --against, short slices against the two servers take turns over standing connections, and
 /// the table ends with their ratios: the median of the rounds, and the spread. Slices that are
 /// neighbours in time are compared, so the machine's noise hits both. After each slice with writes
-/// the server's revision (or zxid) must have moved by exactly what it acknowledged.
+/// the server's revision (v2's index, the zxid) must have moved by exactly what it acknowledged.
 #[derive(Debug, Clone, Args)]
 pub struct BenchArgs {
     /// What to measure.
@@ -35,6 +36,8 @@ pub enum Command {
     /// etcd's workloads.
     #[command(flatten)]
     Etcd(etcd::Command),
+    /// The same in etcd's v2 API.
+    EtcdV2(etcd_v2::EtcdV2Args),
     /// The same in ZooKeeper's protocol.
     Zookeeper(zookeeper::ZookeeperArgs),
 }
@@ -111,7 +114,8 @@ pub struct DataArgs {
     /// How many different keys there are.
     #[arg(long, default_value_t = 10_000, value_name = "KEYS")]
     pub key_space_size: u64,
-    /// What every key begins with [default: nothing, or /bench/ for ZooKeeper's nodes].
+    /// What every key begins with [default: nothing, or /bench/ in etcd's v2 API and
+    /// ZooKeeper's protocol].
     #[arg(long)]
     pub key_prefix: Option<String>,
     /// Walk the keys in order instead of at random.

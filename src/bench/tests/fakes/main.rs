@@ -2,6 +2,7 @@
 //! happened, and a server that loses writes or answers out of order must be found out.
 
 mod etcd;
+mod etcd_v2;
 mod zookeeper;
 
 use std::fmt::Debug;
@@ -22,6 +23,8 @@ enum Fault {
     SwapsAnswers,
     /// Finds nothing of what it is asked for.
     FindsNothing,
+    /// Has forgotten each tenth event before it is asked for.
+    ForgetsEvents,
 }
 
 /// What becomes of a write.
@@ -41,7 +44,8 @@ impl Fault {
             | Self::LosesWrites
             | Self::RefusesWrites
             | Self::SwapsAnswers
-            | Self::FindsNothing => Fate::Done,
+            | Self::FindsNothing
+            | Self::ForgetsEvents => Fate::Done,
         }
     }
 }
