@@ -164,9 +164,9 @@ impl Shared {
         let auth = self.gate.reader().auth();
         let root = &self.options.root;
         let content = match subject {
-            Subject::Users => users::all(&auth, root),
+            Subject::Users => users::all(&auth, root)?,
             Subject::User(name) => users::one(&auth, name, root)?,
-            Subject::Roles => roles::all(&auth, root),
+            Subject::Roles => roles::all(&auth, root)?,
             Subject::Role(name) => roles::one(&auth, name, root)?,
         };
         Ok((StatusCode::OK, content))

@@ -2,13 +2,15 @@
 
 mod common;
 
-use common::{Server, alone, limits};
+use common::{Server, alone, limits, timely};
 use etcd_v3::errors::{self, Error};
 use gateway::Principal;
 use gateway::keyspace::auth::{AuthChange, AuthChanges, GUEST, Permission, ROOT};
 use gateway::keyspace::{Command, End, Permissions, Span};
 use proto::etcdserverpb as pb;
 use proto::etcdserverpb::request_op::Request;
+use proto::etcdserverpb::watch_request::RequestUnion;
+use std::future::poll_fn;
 
 async fn change(server: &Server, changes: Vec<AuthChange>) {
     let changes = AuthChanges {
@@ -196,4 +198,22 @@ async fn guests_may_what_their_role_permits() {
         ops.lease_keep_alive(keep_alive).await.err(),
         Some(errors::USER_EMPTY)
     );
+}
+
+/// etcd tells a watcher that may not watch why, in the way Go shows an error of gRPC.
+#[tokio::test]
+async fn a_watcher_that_may_not_watch_is_told_why() {
+    let server = guarded().await;
+    let mut session = server.etcd.ops().watch();
+    let create = pb::WatchCreateRequest {
+        key: "/a/1".into(),
+        ..pb::WatchCreateRequest::default()
+    };
+    session.request(pb::WatchRequest {
+        request_union: Some(RequestUnion::CreateRequest(create)),
+    });
+    let reply = timely(poll_fn(|cx| session.poll_reply(cx))).await;
+    let told = (reply.created, reply.canceled, &*reply.cancel_reason);
+    let reason = "rpc error: code = InvalidArgument desc = etcdserver: user name is empty";
+    assert_eq!(told, (true, true, reason));
 }

@@ -20,7 +20,7 @@ pub(crate) struct Logins {
     proven: Mutex<HashMap<Box<str>, Proven>>,
     /// So that what is remembered is of no use to another process.
     secret: [u8; 32],
-    /// One for each password that may be hashed at a time: as many as there are cores.
+    /// One for each password that may be hashed at a time: half the cores go on serving.
     slots: Semaphore,
 }
 
@@ -36,7 +36,7 @@ impl Default for Logins {
         Logins {
             proven: Mutex::default(),
             secret: rand::random(),
-            slots: Semaphore::new(cores),
+            slots: Semaphore::new((cores / 2).max(1)),
         }
     }
 }

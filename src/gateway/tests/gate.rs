@@ -1,5 +1,6 @@
 //! The gate over one real member, with its disk in memory.
 
+use gateway::keyspace::auth::{AuthChange, AuthChanges};
 use gateway::keyspace::command::{Nodes, Turn};
 use gateway::keyspace::node::{Action, NodeWrite};
 use gateway::keyspace::{Cause, Command, NodeOp, Refusal};
@@ -108,6 +109,51 @@ async fn writes_over_the_quota_are_refused_in_their_turn() -> anyhow::Result<()>
     let full = gateway::keyspace::command::Alarm::NoSpace;
     let refused = || Err(Refusal::Alarmed(full));
     assert_eq!(outcomes, [Ok(()), refused(), refused(), Ok(())]);
+    member.replica.stop().await;
+    Ok(())
+}
+
+/// What was proven once is remembered, but not beyond the password that it was proven for.
+#[tokio::test]
+async fn a_user_logs_in_with_the_password_of_now() -> anyhow::Result<()> {
+    let member = Member::start(Limits {
+        bcrypt_cost: 4,
+        ..Limits::default()
+    })
+    .await?;
+    let gate = &member.gate;
+    let hash = async |password: &str| gate.hash_password(password.into()).await;
+    let change = async |change| {
+        let changes = AuthChanges {
+            changes: vec![change],
+            ..AuthChanges::default()
+        };
+        gate.propose(&Principal::System, Command::Auth(changes))
+            .await
+    };
+    let logs_in = async |user: &str, password: &str| gate.log_in(user, password.as_bytes()).await;
+    let added = |user: &str, password| AuthChange::AddUser {
+        user: user.into(),
+        password,
+    };
+    change(added("ann", Some(hash("old").await?))).await?;
+    change(added("bob", None)).await?;
+    for _ in 0..2 {
+        let ann = Some(Principal::user("ann"));
+        assert_eq!(logs_in("ann", "old").await?, ann);
+        assert_eq!(logs_in("ann", "new").await?, None);
+    }
+    assert_eq!(logs_in("bob", "").await?, None);
+    assert_eq!(logs_in("eve", "old").await?, None);
+    change(AuthChange::SetPassword {
+        user: "ann".into(),
+        password: hash("new").await?,
+    })
+    .await?;
+    assert_eq!(logs_in("ann", "old").await?, None);
+    assert!(logs_in("ann", "new").await?.is_some());
+    change(AuthChange::RemoveUser("ann".into())).await?;
+    assert_eq!(logs_in("ann", "new").await?, None);
     member.replica.stop().await;
     Ok(())
 }

@@ -22,7 +22,7 @@ use minicbor::{Decode, Encode};
 use ranges::{Ranges, cover};
 use std::collections::BTreeSet;
 use std::ops::Bound;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// The user who has to be there, and the role of those who may do everything.
 pub const ROOT: &str = "root";
@@ -55,14 +55,16 @@ pub struct User {
 }
 
 /// What those who have it may do.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Role {
-    permissions: Vec<Permission>,
+    permissions: OrdMap<Span, Permissions>,
     created: u64,
     modified: u64,
-    /// What follows from the permissions: the keys that may be read, and written.
-    readable: Ranges,
-    writable: Ranges,
+    /// What the permissions count towards the bytes in use.
+    bytes: u64,
+    /// What follows from them, found when it is first asked for: the keys that may be read, and
+    /// written. A command may change one permission after the other.
+    ranges: OnceLock<[Ranges; 2]>,
 }
 
 /// What a role may do with a span.
@@ -91,24 +93,42 @@ impl User {
 }
 
 impl Role {
-    /// A role of permissions in the order of their spans.
-    pub(crate) fn of(permissions: Vec<Permission>, created: u64, modified: u64) -> Role {
-        let with = |may: Permissions| {
-            let those = permissions.iter().filter(|it| it.may.meets(may));
-            Ranges::of(those.map(|it| &it.span))
-        };
+    pub(crate) fn new(created: u64) -> Role {
         Role {
-            readable: with(Permissions::READ),
-            writable: with(Permissions::WRITE),
-            permissions,
+            permissions: OrdMap::new(),
             created,
+            modified: created,
+            bytes: 0,
+            ranges: OnceLock::new(),
+        }
+    }
+
+    /// With a permission in the place of one for the same span.
+    pub(crate) fn with(mut self, span: &Span, may: Permissions, modified: u64) -> Role {
+        if self.permissions.insert(span.clone(), may).is_none() {
+            self.bytes += cost_of(span);
+        }
+        self.changed(modified)
+    }
+
+    /// Without the permission for that span; none if there is none.
+    pub(crate) fn without(mut self, span: &Span, modified: u64) -> Option<Role> {
+        self.permissions.remove(span)?;
+        self.bytes -= cost_of(span);
+        Some(self.changed(modified))
+    }
+
+    fn changed(self, modified: u64) -> Role {
+        Role {
             modified,
+            ranges: OnceLock::new(),
+            ..self
         }
     }
 
     /// What it may do, in the order of the spans.
-    pub fn permissions(&self) -> &[Permission] {
-        &self.permissions
+    pub fn permissions(&self) -> impl ExactSizeIterator<Item = (&Span, Permissions)> {
+        self.permissions.iter().map(|(span, may)| (span, *may))
     }
 
     /// The [`Auth::revision`] of its creation.
@@ -121,24 +141,36 @@ impl Role {
         self.modified
     }
 
+    /// About how many bytes its permissions take.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     fn ranges(&self, may: Permissions) -> &Ranges {
+        let all = || {
+            [Permissions::READ, Permissions::WRITE].map(|may| {
+                let those = self.permissions().filter(|(_, held)| held.meets(may));
+                Ranges::of(those.map(|(span, _)| span))
+            })
+        };
+        let [readable, writable] = self.ranges.get_or_init(all);
         match may.meets(Permissions::WRITE) {
-            true => &self.writable,
-            false => &self.readable,
+            true => writable,
+            false => readable,
         }
     }
 
     fn cost(&self, name: &str) -> u64 {
-        let permission = |it: &Permission| {
-            let end = match &it.span.end {
-                End::Before(end) => end.len(),
-                End::Single | End::Unbounded => 0,
-            };
-            PART_BYTES + (it.span.start.len() + end) as u64
-        };
-        let permissions = self.permissions.iter().map(permission);
-        ENTRY_BYTES + name.len() as u64 + permissions.sum::<u64>()
+        ENTRY_BYTES + name.len() as u64 + self.bytes
     }
+}
+
+fn cost_of(span: &Span) -> u64 {
+    let end = match &span.end {
+        End::Before(end) => end.len(),
+        End::Single | End::Unbounded => 0,
+    };
+    PART_BYTES + (span.start.len() + end) as u64
 }
 
 impl Default for Auth {

@@ -296,18 +296,23 @@ impl UserRecord {
 
 impl RoleRecord {
     pub fn of(name: &str, role: &Role) -> RoleRecord {
+        let permissions = role.permissions().map(|(span, may)| Permission {
+            span: span.clone(),
+            may,
+        });
         RoleRecord {
             name: name.into(),
-            permissions: role.permissions().to_vec(),
+            permissions: permissions.collect(),
             created: role.created(),
             modified: role.modified(),
         }
     }
 
-    /// The role, if its permissions are in order.
-    pub fn into_role(self) -> Option<Role> {
-        let in_order = self.permissions.is_sorted_by(|a, b| a.span < b.span);
-        in_order.then(|| Role::of(self.permissions, self.created, self.modified))
+    pub fn to_role(&self) -> Role {
+        let permissions = self.permissions.iter();
+        permissions.fold(Role::new(self.created), |role, it| {
+            role.with(&it.span, it.may, self.modified)
+        })
     }
 }
 

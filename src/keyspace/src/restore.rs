@@ -224,11 +224,11 @@ impl Restoring {
         self.role_chunks += 1;
         let found: RoleChunk = decode(record)?;
         for found in found.roles {
-            let none = || Damaged::new(&record.key, "there can be no such role");
-            let name = found.name.clone();
-            let fresh = !name.is_empty() && self.auth.role(&name).is_none();
-            let role = found.into_role().filter(|_| fresh).ok_or_else(none)?;
-            self.auth.put_role(&name, Some(role)).map_err(|_| none())?;
+            let fresh = !found.name.is_empty() && self.auth.role(&found.name).is_none();
+            let put = self.auth.put_role(&found.name, Some(found.to_role()));
+            if !fresh || put.is_err() {
+                return Err(Damaged::new(&record.key, "there can be no such role"));
+            }
         }
         Ok(())
     }

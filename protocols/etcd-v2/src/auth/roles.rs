@@ -1,13 +1,16 @@
 //! Roles: what is asked of them, as changes of what is there. Pure.
 
 use super::message::{self, List, Patterns, Permissions as Permitted, Role as Described};
-use super::refusal::{INVALID_JSON, Refused};
+use super::refusal::{INTERNAL, INVALID_JSON, Refused};
 use super::{Plan, pattern};
 use crate::root::Root;
 use axum::http::StatusCode;
 use gateway::keyspace::auth::{Auth, AuthChange, Permission, ROOT, Role};
 use gateway::keyspace::{Permissions, Span};
 use std::collections::{BTreeMap, BTreeSet};
+
+/// Most bytes of roles that one answer tells of: a role may be large, and be everybody's.
+const TOLD_BYTES_MAX: u64 = 64 << 20;
 
 /// A role as a client wants it.
 pub struct Asked(Described);
@@ -185,8 +188,8 @@ pub fn show(auth: &Auth, name: &str, root: &Root) -> Result<Described, Refused> 
 
 fn described(name: &str, role: &Role, root: &Root) -> Described {
     let list = |may: Permissions| {
-        let those = role.permissions().iter().filter(|it| it.may.meets(may));
-        let shown = those.filter_map(|it| pattern::pattern(&it.span, root));
+        let those = role.permissions().filter(|(_, held)| held.meets(may));
+        let shown = those.filter_map(|(span, _)| pattern::pattern(span, root));
         let shown: BTreeSet<String> = shown.collect();
         // A list that nobody has ever changed is null if it is empty.
         let untouched = role.created() == role.modified() && shown.is_empty();
@@ -211,12 +214,21 @@ pub fn one(auth: &Auth, name: &str, root: &Root) -> Result<Vec<u8>, Refused> {
 }
 
 /// All.
-pub fn all(auth: &Auth, root: &Root) -> Vec<u8> {
+pub fn all(auth: &Auth, root: &Root) -> Result<Vec<u8>, Refused> {
+    tellable(auth.roles().map(|(_, role)| role))?;
     let names = auth.roles().map(|(name, _)| name);
     let names: BTreeSet<&str> = names.chain([ROOT]).collect();
     let shown = names.iter().map(|name| {
         let shown = show(auth, name, root).expect("it is there");
         message::role(&shown)
     });
-    message::all("roles", shown)
+    Ok(message::all("roles", shown))
+}
+
+/// Refuses to tell of more roles than fit into an answer.
+pub fn tellable<'a>(roles: impl Iterator<Item = &'a Role>) -> Result<(), Refused> {
+    match roles.map(Role::bytes).sum::<u64>() <= TOLD_BYTES_MAX {
+        true => Ok(()),
+        false => Err(INTERNAL),
+    }
 }

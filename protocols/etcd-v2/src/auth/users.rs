@@ -5,7 +5,7 @@ use super::refusal::{INVALID_JSON, Refused};
 use super::{Plan, roles};
 use crate::root::Root;
 use axum::http::StatusCode;
-use gateway::keyspace::auth::{Auth, AuthChange, ROOT, User};
+use gateway::keyspace::auth::{Auth, AuthChange, ROOT, Role, User};
 use std::collections::BTreeSet;
 
 /// A user as a client wants it.
@@ -159,6 +159,7 @@ fn found<'a>(auth: &'a Auth, name: &str) -> Result<&'a User, Refused> {
 /// One, with what its roles may do: they must all be there.
 pub fn one(auth: &Auth, name: &str, root: &Root) -> Result<Vec<u8>, Refused> {
     let user = found(auth, name)?;
+    roles::tellable(roles_of(auth, user))?;
     let roles = user.roles.iter().map(|role| roles::show(auth, role, root));
     let roles: Vec<_> = roles.collect::<Result<_, _>>()?;
     let mut content = message::user_with_roles(name, &roles);
@@ -167,11 +168,17 @@ pub fn one(auth: &Auth, name: &str, root: &Root) -> Result<Vec<u8>, Refused> {
 }
 
 /// All, with what those of their roles may do that are there.
-pub fn all(auth: &Auth, root: &Root) -> Vec<u8> {
+pub fn all(auth: &Auth, root: &Root) -> Result<Vec<u8>, Refused> {
+    roles::tellable(auth.users().flat_map(|(_, user)| roles_of(auth, user)))?;
     let shown = auth.users().map(|(name, user)| {
         let roles = user.roles.iter().map(|role| roles::show(auth, role, root));
         let roles: Vec<_> = roles.filter_map(Result::ok).collect();
         message::user_with_roles(name, &roles)
     });
-    message::all("users", shown)
+    Ok(message::all("users", shown))
+}
+
+/// Those of a user's roles that are there.
+fn roles_of<'a>(auth: &'a Auth, user: &'a User) -> impl Iterator<Item = &'a Role> {
+    user.roles.iter().filter_map(|role| auth.role(role))
 }

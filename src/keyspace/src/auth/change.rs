@@ -6,9 +6,10 @@ use minicbor::{Decode, Encode};
 use std::sync::Arc;
 use thiserror::Error;
 
-/// Most bytes that a user's roles, or a role's permissions, may take: each is one record of a
-/// snapshot, and a change writes all of it anew.
-const BYTES_MAX: u64 = 1 << 20;
+/// Most bytes that a role with its permissions may take: it is part of one record of a snapshot.
+const ROLE_BYTES_MAX: u64 = 1 << 20;
+/// The same of a user with the names of the roles, of which each change makes a new set.
+const USER_BYTES_MAX: u64 = 64 << 10;
 
 /// See [`crate::Command::Auth`].
 #[derive(Clone, Debug, Default, PartialEq, Encode, Decode)]
@@ -275,7 +276,7 @@ impl Auth {
             return Err(AuthRefusal::RoleExists);
         }
         let next = self.revision + 1;
-        self.put_role(name, Some(Role::of(Vec::new(), next, next)))
+        self.put_role(name, Some(Role::new(next)))
     }
 
     fn remove_role(&mut self, name: &str) -> Refused<bool> {
@@ -307,7 +308,7 @@ impl Auth {
             return Err(AuthRefusal::NoKeys);
         }
         let next = self.revision + 1;
-        let changed = self.expect_role(name)?.with(permission, next);
+        let changed = self.expect_role(name)?.with(span, permission.may, next);
         self.put_role(name, Some(changed))
     }
 
@@ -323,7 +324,7 @@ impl Auth {
     pub(crate) fn put_user(&mut self, name: &str, user: Option<User>) -> Refused<bool> {
         let before = self.user(name).map_or(0, |user| user.cost(name));
         let after = user.as_ref().map_or(0, |user| user.cost(name));
-        if after > BYTES_MAX {
+        if after > USER_BYTES_MAX {
             return Err(AuthRefusal::TooLarge);
         }
         match user {
@@ -338,7 +339,7 @@ impl Auth {
     pub(crate) fn put_role(&mut self, name: &str, role: Option<Role>) -> Refused<bool> {
         let before = self.role(name).map_or(0, |role| role.cost(name));
         let after = role.as_ref().map_or(0, |role| role.cost(name));
-        if after > BYTES_MAX {
+        if after > ROLE_BYTES_MAX {
             return Err(AuthRefusal::TooLarge);
         }
         match role {
@@ -347,26 +348,5 @@ impl Auth {
         };
         self.bytes = self.bytes - before + after;
         Ok(true)
-    }
-}
-
-impl Role {
-    /// With a permission in the place of one for the same span.
-    fn with(self, permission: &Permission, modified: u64) -> Role {
-        let mut permissions = self.permissions;
-        let place = permissions.binary_search_by(|it| it.span.cmp(&permission.span));
-        match place {
-            Ok(at) => permissions[at].may = permission.may,
-            Err(at) => permissions.insert(at, permission.clone()),
-        }
-        Role::of(permissions, self.created, modified)
-    }
-
-    /// Without the permission for that span; none if there is none.
-    fn without(self, span: &Span, modified: u64) -> Option<Role> {
-        let mut permissions = self.permissions;
-        let at = permissions.binary_search_by(|it| it.span.cmp(span));
-        permissions.remove(at.ok()?);
-        Some(Role::of(permissions, self.created, modified))
     }
 }

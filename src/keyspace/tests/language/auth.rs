@@ -89,13 +89,13 @@ pub fn show(auth: &Auth) -> String {
         out += &format!("user {name} {password}: {}\n", roles.join(" "));
     }
     for (name, role) in auth.roles() {
-        let permission = |it: &Permission| {
+        let permission = |(span, held): (&Span, Permissions)| {
             let letters = [(Permissions::READ, "r"), (Permissions::WRITE, "w")];
-            let held = letters.iter().filter(|(one, _)| it.may.meets(*one));
-            let may: String = held.map(|(_, letter)| *letter).collect();
-            format!(" {may} {}", show_span(&it.span))
+            let may = letters.iter().filter(|(one, _)| held.meets(*one));
+            let may: String = may.map(|(_, letter)| *letter).collect();
+            format!(" {may} {}", show_span(span))
         };
-        let permissions: String = role.permissions().iter().map(permission).collect();
+        let permissions: String = role.permissions().map(permission).collect();
         let (created, modified) = (role.created(), role.modified());
         out += &format!("role {name} @{created}..{modified}:{permissions}\n");
     }

@@ -126,11 +126,9 @@ impl Model {
             (text(name), (user.password.as_deref().map(text), roles))
         });
         let roles = auth.roles().map(|(name, role)| {
-            let all = role.permissions().iter();
-            (
-                text(name),
-                all.map(|it| (it.span.clone(), it.may)).collect(),
-            )
+            let all = role.permissions();
+            let all = all.map(|(span, may)| (span.clone(), may));
+            (text(name), all.collect())
         });
         Model {
             enabled: auth.enabled(),
