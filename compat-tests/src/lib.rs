@@ -1,9 +1,10 @@
 //! Everything that compares us with the originals, speaking only sockets.
 //!
 //! One scenario is one text file under `scripts/`: requests above `---`, replies below, recorded
-//! from the newest etcd or ZooKeeper and run unchanged against every target that speaks the
-//! protocol (Debian's package, the newest, `triglot`), alone and in a cluster of three. If a scenario does not pass on the original, the
-//! scenario is wrong. What differs on purpose stands in `known_differences.toml`, with its reason.
+//! from the newest etcd or ZooKeeper (etcd v2's from 3.4) and run unchanged against every target that
+//! speaks the protocol (Debian's package, the newest, `triglot`), alone and in a cluster of three. If
+//! a scenario does not pass on the original, the scenario is wrong. What differs on purpose stands in
+//! `known_differences.toml`, with its reason.
 //!
 //! This crate must never link anything of ours but the generated wire types.
 //!

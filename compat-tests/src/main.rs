@@ -145,7 +145,7 @@ fn main() -> Result<ExitCode> {
                         tally += runtime.block_on(zookeeper::rounds(kind, count, cuts))?;
                         tally += runtime.block_on(zookeeper::quorum_loss(kind))?;
                     }
-                    Protocol::Both => bail!("no clients make a load in both"),
+                    Protocol::EtcdV2 | Protocol::Crossing => bail!("no clients make a load in it"),
                 }
             }
             tally

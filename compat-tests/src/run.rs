@@ -210,6 +210,12 @@ impl Target<'_> {
             let shared = self.protocol.shared_flags().iter();
             shared.map(|flag| (*flag).to_owned()).collect()
         };
+        if let Some(needed) = self.protocol.needed_flag() {
+            let (name, _) = needed.split_once('=').unwrap_or((needed, ""));
+            if !flags.iter().any(|flag| flag.starts_with(name)) {
+                flags.push(needed.to_owned());
+            }
+        }
         if self.kind == Kind::Triglot {
             flags.extend_from_slice(self.with);
         }

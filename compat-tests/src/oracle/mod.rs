@@ -32,40 +32,53 @@ const START_ATTEMPTS: usize = 3;
 pub enum Protocol {
     /// etcd v3: gRPC, and HTTP beside it.
     EtcdV3,
+    /// etcd v2: HTTP with forms and JSON.
+    #[value(skip)]
+    EtcdV2,
     /// ZooKeeper's own, and its four-letter words.
     Zookeeper,
-    /// Both, of one server: there is no original of that.
+    /// All of them, of one server: there is no original of that.
     #[value(skip)]
-    Both,
+    Crossing,
 }
 
 impl Protocol {
     /// Every protocol.
-    pub const ALL: [Self; 3] = [Self::EtcdV3, Self::Zookeeper, Self::Both];
+    pub const ALL: [Self; 4] = [Self::EtcdV3, Self::EtcdV2, Self::Zookeeper, Self::Crossing];
 
     /// The folder of its scenarios.
     pub fn folder(self) -> &'static str {
         match self {
             Self::EtcdV3 => "etcd-v3",
+            Self::EtcdV2 => "etcd-v2",
             Self::Zookeeper => "zookeeper",
-            Self::Both => "crossing",
+            Self::Crossing => "crossing",
         }
     }
 
     /// The product that it comes from.
     pub fn product(self) -> &'static str {
         match self {
-            Self::EtcdV3 => "etcd",
+            Self::EtcdV3 | Self::EtcdV2 => "etcd",
             Self::Zookeeper => "ZooKeeper",
-            Self::Both => "Triglot",
+            Self::Crossing => "Triglot",
         }
     }
 
     /// What the servers that scenarios share are started with.
     pub fn shared_flags(self) -> &'static [&'static str] {
         match self {
-            Self::EtcdV3 => &[],
-            Self::Zookeeper | Self::Both => &zookeeper::SHARED,
+            Self::EtcdV3 | Self::EtcdV2 => &[],
+            Self::Zookeeper | Self::Crossing => &zookeeper::SHARED,
+        }
+    }
+
+    /// What every server that is asked in it is started with, unless a scenario sets the same flag.
+    pub fn needed_flag(self) -> Option<&'static str> {
+        match self {
+            Self::EtcdV3 | Self::Zookeeper | Self::Crossing => None,
+            // The originals that still serve it do so only when told to.
+            Self::EtcdV2 => Some("--enable-v2=true"),
         }
     }
 }
@@ -117,21 +130,19 @@ impl Kind {
         }
     }
 
-    /// What it is the original of.
-    pub fn original_of(self) -> Option<Protocol> {
+    /// Whether it speaks `protocol`.
+    pub fn speaks(self, protocol: Protocol) -> bool {
         match self {
-            Self::Etcd34 | Self::EtcdNewest => Some(Protocol::EtcdV3),
-            Self::Zookeeper38 | Self::ZookeeperNewest => Some(Protocol::Zookeeper),
-            Self::Triglot => None,
+            Self::Etcd34 => matches!(protocol, Protocol::EtcdV3 | Protocol::EtcdV2),
+            Self::EtcdNewest => protocol == Protocol::EtcdV3,
+            Self::Zookeeper38 | Self::ZookeeperNewest => protocol == Protocol::Zookeeper,
+            Self::Triglot => true,
         }
     }
 
-    /// Whether it speaks `protocol`.
-    pub fn speaks(self, protocol: Protocol) -> bool {
-        match self.original_of() {
-            Some(original) => original == protocol,
-            None => true,
-        }
+    /// Whether it is an original of `protocol`.
+    pub fn is_original_of(self, protocol: Protocol) -> bool {
+        self != Self::Triglot && self.speaks(protocol)
     }
 
     /// What starts it: an environment variable first, then where `./test` puts it.
@@ -483,11 +494,10 @@ impl Cluster {
     }
 
     async fn probe(&mut self, index: usize) -> Result<()> {
-        match self.kind.original_of() {
-            Some(Protocol::Zookeeper) => {
-                zookeeper::probe(self.members[index].zookeeper_address()).await
-            }
-            Some(Protocol::EtcdV3 | Protocol::Both) | None => self.probe_etcd(index).await,
+        if self.kind.speaks(Protocol::EtcdV3) {
+            self.probe_etcd(index).await
+        } else {
+            zookeeper::probe(self.members[index].zookeeper_address()).await
         }
     }
 

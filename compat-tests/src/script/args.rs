@@ -88,6 +88,22 @@ impl Args {
         Some(self.pairs.remove(at).1)
     }
 
+    /// The value of `key=`, which stays there.
+    pub fn peek(&self, key: &str) -> Option<&str> {
+        let pair = self.pairs.iter().find(|(name, _)| name == key);
+        pair.map(|(_, value)| value.as_str())
+    }
+
+    /// Adds `key=value` before all other pairs.
+    pub fn push_front(&mut self, key: &str, value: &str) {
+        self.pairs.insert(0, (key.to_owned(), value.to_owned()));
+    }
+
+    /// All pairs that nothing has read yet.
+    pub fn rest(&mut self) -> Vec<(String, String)> {
+        std::mem::take(&mut self.pairs)
+    }
+
     /// Every value of `key=`, in order.
     pub fn values(&mut self, key: &str) -> Vec<String> {
         std::iter::from_fn(|| self.value(key)).collect()

@@ -1,6 +1,7 @@
-//! A script's conversation in both protocols with servers that speak both: what one writes, the
-//! other sees. Commands that begin with `connect`, `open`, `word` or a connection's name are
-//! ZooKeeper's, all others etcd's. Zxids are revisions, and called so: `r1`, `r2`, ...
+//! A script's conversation in all protocols with servers that speak all of them: what one writes,
+//! the others see. Commands that begin with `connect`, `open`, `word` or a connection's name are
+//! ZooKeeper's, those after `v2` etcd v2's, all others etcd v3's. Zxids are revisions, and called so:
+//! `r1`, `r2`, ...; v2 counts its events, `i1`, `i2`, ...
 
 use std::error::Error;
 
@@ -8,12 +9,13 @@ use anyhow::Result;
 use goldenscript::{Command, Context, Runner};
 use tokio::runtime::Handle;
 
-use super::{Script, etcd, zookeeper};
+use super::{Script, etcd, etcd_v2, zookeeper};
 use crate::oracle::Cluster;
 
 /// One script's conversation with a cluster.
 pub struct Session<'a> {
     etcd: etcd::Session<'a>,
+    etcd_v2: etcd_v2::Session<'a>,
     zookeeper: zookeeper::Session<'a>,
 }
 
@@ -22,6 +24,7 @@ impl<'a> Session<'a> {
     pub fn new(cluster: &'a mut Cluster, runtime: &'a Handle, asked: usize) -> Self {
         Self {
             zookeeper: zookeeper::Session::beside(cluster, runtime, asked),
+            etcd_v2: etcd_v2::Session::beside(cluster, runtime, asked),
             etcd: etcd::Session::new(cluster, runtime, asked),
         }
     }
@@ -34,6 +37,7 @@ impl<'a> Session<'a> {
         if !script.own_servers {
             self.zookeeper.clean()?;
         }
+        self.etcd_v2.begin()?;
         let first = self.etcd.begin(script)?;
         self.zookeeper.call_zxids_revisions(first);
         let text = goldenscript::generate(self, &script.text)?;
@@ -53,6 +57,8 @@ impl Runner for Session<'_> {
                 self.etcd.name_lease(*id, name);
             }
             reply
+        } else if command.name == "v2" {
+            self.etcd_v2.run(command, context)
         } else {
             self.etcd.run(command, context)
         }

@@ -1,5 +1,6 @@
 //! What a script may say, whichever protocol it speaks: the folder that it lies in (`etcd-v3`,
-//! `zookeeper`, `crossing` for both) decides that, and the session of that protocol reads its commands.
+//! `etcd-v2`, `zookeeper`, `crossing` for all) decides that, and the session of that protocol reads
+//! its commands.
 //!
 //! A script opens with comments: first what it is about, then `# name: value` lines:
 //!
@@ -19,6 +20,8 @@
 mod args;
 mod crossing;
 mod etcd;
+mod etcd_v2;
+mod http;
 pub(crate) mod zookeeper;
 
 use std::collections::BTreeMap;
@@ -128,10 +131,11 @@ impl Script {
     pub fn run(&self, cluster: &mut Cluster, runtime: &Handle, asked: usize) -> Result<String> {
         match self.protocol {
             Protocol::EtcdV3 => etcd::Session::new(cluster, runtime, asked).run_script(self),
+            Protocol::EtcdV2 => etcd_v2::Session::new(cluster, runtime, asked).run_script(self),
             Protocol::Zookeeper => {
                 zookeeper::Session::new(cluster, runtime, asked).run_script(self)
             }
-            Protocol::Both => crossing::Session::new(cluster, runtime, asked).run_script(self),
+            Protocol::Crossing => crossing::Session::new(cluster, runtime, asked).run_script(self),
         }
     }
 }

@@ -12,10 +12,11 @@ use tonic::codegen::http::uri::PathAndQuery;
 use tonic::{Status, transport::Channel};
 
 use super::super::args::{Args, to_bytes};
+use super::super::http::{self, Answer};
 use super::{Session, reply};
 
-/// An HTTP exchange with a server that should answer at once.
-const HTTP_DEADLINE: Duration = Duration::from_secs(20);
+/// How long a server may leave a connection open on which nonsense came.
+const CLOSE_DEADLINE: Duration = Duration::from_secs(20);
 /// No reply that a script reads is larger.
 const REPLY_BYTES_MAX: u64 = 4 << 20;
 
@@ -32,47 +33,23 @@ impl Session<'_> {
         let host = args
             .value("host")
             .unwrap_or_else(|| format!("127.0.0.1:{port}"));
-        let headers: String = args
-            .values("header")
-            .iter()
-            .map(|h| format!("{h}\r\n"))
-            .collect();
-        let request = format!(
-            "{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\
-             Content-Length: {}\r\n{headers}\r\n{body}",
-            body.len()
-        );
-        let answer = exchange(port, request.as_bytes()).await?;
-        let answer = String::from_utf8_lossy(&answer).into_owned();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
-        let mut lines = head.lines();
-        let status = lines
-            .next()
-            .unwrap_or_default()
-            .trim_start_matches("HTTP/1.1 ");
-        let header = |name: &str| {
-            lines
-                .clone()
-                .filter_map(|line| line.split_once(": "))
-                .find_map(|(key, value)| key.eq_ignore_ascii_case(name).then(|| value.to_owned()))
-        };
-        let chunked = header("transfer-encoding").is_some_and(|coding| coding == "chunked");
-        let body = if chunked {
-            unchunk(body)
-        } else {
-            body.to_owned()
-        };
+        let headers = args.values("header");
+        let request = http::request(&method, &path, &host, &headers, body.as_bytes());
+        let mut answer = Answer::to(port, &request).await?;
+        let body = answer.body().await?;
+        let body = String::from_utf8_lossy(&body);
         if names {
             return Ok(metric_names(&body));
         }
         if status_only {
-            return Ok(status.to_owned());
+            return Ok(answer.status);
         }
         let mut lines: Vec<_> = body.trim_end().lines().collect();
         if sorted {
             lines.sort_unstable();
         }
-        let content_type = header("content-type").unwrap_or_else(|| "no content type".to_owned());
+        let content_type = answer.header("content-type").unwrap_or("no content type");
+        let status = &answer.status;
         Ok(format!("{status} ({content_type})\n{}", lines.join("\n")))
     }
 
@@ -115,21 +92,8 @@ async fn exchange(port: u16, request: &[u8]) -> Result<Vec<u8>> {
             _ => Ok(answer),
         }
     };
-    let answer = tokio::time::timeout(HTTP_DEADLINE, talk).await;
+    let answer = tokio::time::timeout(CLOSE_DEADLINE, talk).await;
     Ok(answer.context("the connection stayed open")??)
-}
-
-fn unchunk(mut body: &str) -> String {
-    let mut text = String::new();
-    while let Some((size, rest)) = body.split_once("\r\n") {
-        let size = usize::from_str_radix(size, 16).unwrap_or(0);
-        let (Some(chunk), true) = (rest.get(..size), size > 0) else {
-            break;
-        };
-        text.push_str(chunk);
-        body = rest.get(size + 2..).unwrap_or_default();
-    }
-    text
 }
 
 /// The names that etcd's own dashboards and alerts ask for, as far as the body has them.
