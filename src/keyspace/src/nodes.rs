@@ -61,7 +61,9 @@ impl Writing<'_> {
         } else {
             Cause::Create
         };
-        self.tell_write(cause, &after, previous, false);
+        // Who waits for events takes a directory's value for nothing.
+        let silent = previous.as_ref().is_some_and(|node| node.directory);
+        self.tell_write(cause, &after, previous, silent);
         before
     }
 
@@ -93,7 +95,9 @@ impl Writing<'_> {
                 let entry = Some(before.clone());
                 let previous = self.with_tree(|tree| tree::event_node(entry, tree.get(slot.key())));
                 let name = Name::Key(KeyName(slot.clone()));
-                self.tell_end(cause, name, event, previous);
+                // A directory that loses its value stays, or goes unnoticed with the last beneath it.
+                let silent = previous.as_ref().is_some_and(|node| node.directory);
+                self.tell_end(cause, name, event, previous, silent);
             }
             erased.push(before);
         }
@@ -284,7 +288,14 @@ impl Writing<'_> {
     }
 
     /// Called while the node's record is there.
-    fn tell_end(&mut self, cause: Cause, name: Name, event: u64, previous: Option<EventNode>) {
+    fn tell_end(
+        &mut self,
+        cause: Cause,
+        name: Name,
+        event: u64,
+        previous: Option<EventNode>,
+        silent: bool,
+    ) {
         let restricted = self.has_list(name.as_bytes());
         self.events.push(Event {
             index: event,
@@ -299,7 +310,7 @@ impl Writing<'_> {
                 deadline: None,
             },
             previous,
-            silent: false,
+            silent,
             restricted,
         });
     }

@@ -318,7 +318,11 @@ impl Writing<'_> {
             self.set_record(path, Some(node));
         }
         self.step(Name::Key(KeyName(after.slot().clone())), what);
-        self.tell_write(cause, &after, previous, write.silent);
+        // Who waits for events takes a directory's value for nothing.
+        let valued = previous
+            .as_ref()
+            .is_some_and(|node| node.directory && node.entry.is_some());
+        self.tell_write(cause, &after, previous, write.silent || valued);
         Ok(())
     }
 
@@ -409,7 +413,7 @@ impl Writing<'_> {
         }
         let event = self.next_event(path);
         if event > 0 {
-            self.tell_end(cause, Name::Path(path.into()), event, Some(previous));
+            self.tell_end(cause, Name::Path(path.into()), event, Some(previous), false);
         }
         let records = self.records_from(path);
         let slots = self.slots_from(path);
