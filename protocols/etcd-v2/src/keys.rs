@@ -215,7 +215,7 @@ fn tell(shared: &Shared, query: &Query, cause: Cause, answer: &NodeAnswer, index
 
 fn read(shared: &Shared, path: &[u8], query: &Query, visitor: &Visitor) -> Result<Response, Error> {
     let read = read_node(shared, path, query, visitor);
-    shared.stats.read(read.is_ok());
+    shared.stats.read(query.recursive, read.is_ok());
     read
 }
 
@@ -264,6 +264,7 @@ fn wait(
     query: &Query,
     visitor: Visitor,
 ) -> Result<Response, Error> {
+    shared.stats.waited();
     let interest = Interest {
         path: shared.options.root.key(path),
         recursive: query.recursive,

@@ -16,6 +16,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 pub struct Stats {
     started: WallMs,
     gets: Tally,
+    recursive_gets: Tally,
+    waits: AtomicU64,
     sets: Tally,
     deletes: Tally,
     updates: Tally,
@@ -43,6 +45,8 @@ impl Default for Stats {
         Stats {
             started: time::now(),
             gets: Tally::default(),
+            recursive_gets: Tally::default(),
+            waits: AtomicU64::default(),
             sets: Tally::default(),
             deletes: Tally::default(),
             updates: Tally::default(),
@@ -55,8 +59,18 @@ impl Default for Stats {
 
 impl Stats {
     /// Counts a read.
-    pub fn read(&self, done: bool) {
-        self.gets.count(done);
+    pub fn read(&self, recursive: bool, done: bool) {
+        let tally = if recursive {
+            &self.recursive_gets
+        } else {
+            &self.gets
+        };
+        tally.count(done);
+    }
+
+    /// Counts one who waits.
+    pub fn waited(&self) {
+        self.waits.fetch_add(1, Relaxed);
     }
 
     /// Counts a write, by what it would be told as.
@@ -72,27 +86,87 @@ impl Stats {
             Cause::Expire => {}
         }
     }
+}
 
-    /// The counts, as etcd orders them.
-    fn encode(&self, expired: u64, waiting: u64) -> Vec<u8> {
-        let mut out = Vec::new();
-        for (name, tally) in [
-            ("gets", &self.gets),
-            ("sets", &self.sets),
-            ("delete", &self.deletes),
-            ("update", &self.updates),
-            ("create", &self.creates),
-            ("compareAndSwap", &self.swaps),
-            ("compareAndDelete", &self.comparing_deletes),
-        ] {
-            out.push(if out.is_empty() { b'{' } else { b',' });
-            let (done, failed) = (tally.done.load(Relaxed), tally.failed.load(Relaxed));
-            let counts = format!("\"{name}Success\":{done},\"{name}Fail\":{failed}");
-            out.extend_from_slice(counts.as_bytes());
+/// What was counted, under etcd's words.
+#[derive(Clone, Debug, Default)]
+pub struct Figures {
+    /// Reads, by kind.
+    pub reads: Vec<Count>,
+    /// Writes, by kind.
+    pub writes: Vec<Count>,
+    /// Nodes that went since their time was over.
+    pub expired: u64,
+    /// Requests to wait.
+    pub waits: u64,
+    /// How many wait.
+    pub waiting: u64,
+}
+
+/// What requests of one kind came to.
+#[derive(Clone, Copy, Debug)]
+pub struct Count {
+    /// The kind.
+    pub action: &'static str,
+    /// How many did what was asked for.
+    pub done: u64,
+    /// How many did not.
+    pub failed: u64,
+}
+
+impl Count {
+    fn of(action: &'static str, tally: &Tally) -> Count {
+        Count {
+            action,
+            done: tally.done.load(Relaxed),
+            failed: tally.failed.load(Relaxed),
         }
-        let last = format!(",\"expireCount\":{expired},\"watchers\":{waiting}}}");
-        out.extend_from_slice(last.as_bytes());
-        out
+    }
+}
+
+impl Shared {
+    /// What was counted so far.
+    pub(crate) fn figures(&self) -> Figures {
+        let stats = &self.stats;
+        let events = self.gate.hub().events();
+        Figures {
+            reads: vec![
+                Count::of("get", &stats.gets),
+                Count::of("getRecursive", &stats.recursive_gets),
+            ],
+            writes: vec![
+                Count::of("set", &stats.sets),
+                Count::of("delete", &stats.deletes),
+                Count::of("update", &stats.updates),
+                Count::of("create", &stats.creates),
+                Count::of("compareAndSwap", &stats.swaps),
+                Count::of("compareAndDelete", &stats.comparing_deletes),
+            ],
+            expired: events.expired(),
+            waits: stats.waits.load(Relaxed),
+            waiting: events.waiting(),
+        }
+    }
+}
+
+impl Figures {
+    /// As `/v2/stats/store` spells and orders them.
+    fn encode(&self) -> Vec<u8> {
+        let done: u64 = self.reads.iter().map(|count| count.done).sum();
+        let failed: u64 = self.reads.iter().map(|count| count.failed).sum();
+        let mut out = format!("{{\"getsSuccess\":{done},\"getsFail\":{failed}");
+        for count in &self.writes {
+            let name = if count.action == "set" {
+                "sets"
+            } else {
+                count.action
+            };
+            let (done, failed) = (count.done, count.failed);
+            out += &format!(",\"{name}Success\":{done},\"{name}Fail\":{failed}");
+        }
+        let (expired, waiting) = (self.expired, self.waiting);
+        out += &format!(",\"expireCount\":{expired},\"watchers\":{waiting}}}");
+        out.into()
     }
 }
 
@@ -101,8 +175,7 @@ pub(crate) async fn serve_store(State(shared): State<Arc<Shared>>, method: Metho
     if method != Method::GET {
         return not_allowed("GET");
     }
-    let events = shared.gate.hub().events();
-    plain_json(shared.stats.encode(events.expired(), events.waiting()))
+    plain_json(shared.figures().encode())
 }
 
 /// Answers who this member is and whom it follows.
@@ -195,18 +268,23 @@ mod tests {
 
     #[test]
     fn counts_are_in_etcds_order() {
-        let stats = Stats::default();
-        stats.read(false);
-        stats.wrote(Cause::Set, true);
-        stats.wrote(Cause::CompareAndDelete, false);
-        let encoded = String::from_utf8(stats.encode(4, 5)).expect("text");
+        let count = |action, done, failed| Count {
+            action,
+            done,
+            failed,
+        };
+        let figures = Figures {
+            reads: vec![count("get", 1, 2), count("getRecursive", 3, 4)],
+            writes: vec![count("set", 5, 0), count("delete", 0, 6)],
+            expired: 7,
+            waits: 0,
+            waiting: 8,
+        };
+        let encoded = String::from_utf8(figures.encode()).expect("text");
         assert_eq!(
             encoded,
-            "{\"getsSuccess\":0,\"getsFail\":1,\"setsSuccess\":1,\"setsFail\":0,\
-             \"deleteSuccess\":0,\"deleteFail\":0,\"updateSuccess\":0,\"updateFail\":0,\
-             \"createSuccess\":0,\"createFail\":0,\"compareAndSwapSuccess\":0,\
-             \"compareAndSwapFail\":0,\"compareAndDeleteSuccess\":0,\"compareAndDeleteFail\":1,\
-             \"expireCount\":4,\"watchers\":5}"
+            "{\"getsSuccess\":4,\"getsFail\":6,\"setsSuccess\":5,\"setsFail\":0,\
+             \"deleteSuccess\":0,\"deleteFail\":6,\"expireCount\":7,\"watchers\":8}"
         );
     }
 }

@@ -16,6 +16,7 @@ use anyhow::{Context, anyhow};
 use axum::Router;
 use axum::http::header::CONTENT_TYPE;
 use axum::routing::any;
+use etcd_v2::EtcdV2;
 use etcd_v3::EtcdV3;
 use gateway::keyspace::command::Alarm;
 use gateway::{Gate, Hub, Limits};
@@ -196,6 +197,8 @@ struct Member<'a> {
     replica: Handle,
     gate: Gate,
     etcd: EtcdV3,
+    /// None where it is switched off.
+    etcd_v2: Option<EtcdV2>,
     zookeeper: ZooKeeper,
     metrics: Arc<Metrics>,
     clients: Connections,
@@ -224,6 +227,10 @@ impl<'a> Member<'a> {
             watch_progress_interval: config.watch_progress_interval,
         };
         let etcd = etcd_v3::service(gate.clone(), options);
+        let v2 = etcd_v2::Options {
+            root: config.v2_root.clone(),
+        };
+        let etcd_v2 = config.enable_v2.then(|| EtcdV2::new(gate.clone(), v2));
         let listens = !config.listen_zookeeper_urls.0.0.is_empty();
         let zookeeper = ZooKeeper::new(gate.clone(), zookeeper);
         let metrics = Arc::new(Metrics::new(
@@ -231,6 +238,7 @@ impl<'a> Member<'a> {
             gate.clone(),
             replica.clone(),
             etcd.clone(),
+            etcd_v2.clone(),
             listens.then(|| zookeeper.clone()),
         ));
         Member {
@@ -238,6 +246,7 @@ impl<'a> Member<'a> {
             replica,
             gate,
             etcd,
+            etcd_v2,
             zookeeper,
             metrics,
             clients: Connections::new(config, workers.clone(), Side::Clients),
@@ -339,7 +348,12 @@ impl<'a> Member<'a> {
             self.observation()
                 .merge(members::version())
                 .merge(members::debug_vars(self.gate.clone()))
-                .merge(self.etcd_v2()),
+                .merge(
+                    self.etcd_v2
+                        .as_ref()
+                        .map(EtcdV2::routes)
+                        .unwrap_or_default(),
+                ),
             self.config.cors.clone(),
             self.config.host_whitelist.clone(),
         );
@@ -366,17 +380,6 @@ impl<'a> Member<'a> {
             };
             self.serve_client(listener, front, "http");
         }
-    }
-
-    /// etcd's v2 protocol, if it is served.
-    fn etcd_v2(&self) -> Router {
-        if !self.config.enable_v2 {
-            return Router::new();
-        }
-        let options = etcd_v2::Options {
-            root: self.config.v2_root.clone(),
-        };
-        etcd_v2::routes(self.gate.clone(), options)
     }
 
     fn serve_client(&self, listener: Listener, front: Front<EtcdV3>, traffic: &str) {

@@ -2,12 +2,14 @@
 //! alerts light up. Every crate counts for itself; here the counts get their names.
 
 pub mod calls;
+mod etcd_v2;
 pub mod page;
 pub mod process;
 mod replica;
 mod zookeeper;
 
 use crate::config::MetricsLevel;
+use ::etcd_v2::EtcdV2;
 use ::replica::Handle;
 use ::zookeeper::ZooKeeper;
 use calls::Timings;
@@ -23,6 +25,8 @@ pub struct Metrics {
     gate: Gate,
     replica: Handle,
     etcd: EtcdV3,
+    /// None where it is switched off.
+    etcd_v2: Option<EtcdV2>,
     /// None where nobody listens for its clients.
     zookeeper: Option<ZooKeeper>,
     /// Taken only when everything is to be measured.
@@ -44,6 +48,7 @@ impl Metrics {
         gate: Gate,
         replica: Handle,
         etcd: EtcdV3,
+        etcd_v2: Option<EtcdV2>,
         zookeeper: Option<ZooKeeper>,
     ) -> Metrics {
         let timings = match level {
@@ -56,6 +61,7 @@ impl Metrics {
             gate,
             replica,
             etcd,
+            etcd_v2,
             zookeeper,
         }
     }
@@ -80,6 +86,9 @@ impl Metrics {
         calls::write(&mut page, self.etcd.calls());
         if let Some(timings) = &self.timings {
             calls::write_timings(&mut page, timings);
+        }
+        if let Some(etcd_v2) = &self.etcd_v2 {
+            etcd_v2::write(&mut page, &etcd_v2.figures());
         }
         self.write_checks(&mut page);
         process::write(&mut page);

@@ -40,6 +40,9 @@ async fn what_v2_wrote_survives_a_kill_and_is_everyones() {
          {\"key\":\"/a/k\",\"value\":\"x\",\"modifiedIndex\":1,\"createdIndex\":1}],\
          \"modifiedIndex\":1,\"createdIndex\":1}}\n"
     );
+    let metrics = server.get("/metrics");
+    let counted = "\netcd_debugging_store_reads_total{action=\"get\"} 1\n";
+    assert!(metrics.contains(counted), "{metrics}");
     let (head, event) = ask(
         &server,
         "GET",
