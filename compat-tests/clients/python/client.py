@@ -2,12 +2,12 @@
 
 import os
 import queue
-import sys
 import threading
-import traceback
 from urllib.parse import urlsplit
 
 import etcd3
+
+import jobs
 
 DEADLINE_S = 30
 
@@ -120,18 +120,7 @@ def cluster(client):
 def main():
     # The library's watcher thread trips over the channel that close() takes away from it.
     threading.excepthook = lambda args: None
-    passed = failed = 0
-    for job in (configuration, transaction, discovery, lock, election, cluster):
-        try:
-            with connect() as client:
-                job(client)
-            passed += 1
-        except Exception:
-            print(f"FAIL {job.__name__}")
-            traceback.print_exc()
-            failed += 1
-    print(f"{passed} passed, {failed} failed")
-    sys.exit(failed > 0)
+    jobs.run((configuration, transaction, discovery, lock, election, cluster), connect)
 
 
 if __name__ == "__main__":

@@ -19,18 +19,15 @@ def run(context):
     root = source(context)
     client = root / "zookeeper-client/zookeeper-client-c"
     program = build(context, client)
-    java = context.cache / "bin/java"
-    java.parent.mkdir(exist_ok=True)
-    java.unlink(missing_ok=True)
-    java.symlink_to(context.serve)
     environment = context.environment()
     environment |= {
-        "PATH": f"{java.parent}:{environment['PATH']}", "base_dir": str(root), "ZKROOT": str(root)}
+        "PATH": f"{context.stand_in('java')}:{environment['PATH']}",
+        "base_dir": str(root), "ZKROOT": str(root)}
     # What servers of another run have left: data, and the numbers of their processes.
     shutil.rmtree(root / "build", ignore_errors=True)
     (root / "build/tmp").mkdir(parents=True)
     results = {}
-    with (context.cache / f"output-{context.target}.txt").open("w") as log:
+    with context.log() as log:
         for fixture, tests in fixtures(client).items():
             names = [f"{fixture}::{test}" for test in tests]
             if not any(map(context.wanted, names)):

@@ -27,7 +27,7 @@ def run(context):
     environment = context.environment() | {"SERVE": str(context.serve)}
     reports = context.cache / f"reports-{context.target}"
     results = {}
-    with (context.cache / f"output-{context.target}.txt").open("w") as log:
+    with context.log() as log:
         for jar in jars.values():
             for name in classes(jar, context):
                 shutil.rmtree(reports, ignore_errors=True)

@@ -26,7 +26,7 @@ def run(context):
             return context.output_of([program, *arguments], environment)
         every = [line for line in tests("-test.list=.").splitlines() if line.startswith("Test")]
         results = {}
-        with (context.cache / f"output-{context.target}.txt").open("w") as log:
+        with context.log() as log:
             # Each by itself: they count goroutines.
             for test in filter(context.wanted, every):
                 output = tests("-test.v", f"-test.timeout={TEST_DEADLINE_S}s", f"-test.run=^{test}$")

@@ -14,12 +14,9 @@ ORIGINAL = "3.6.4"
 def run(context):
     for name in ("go.mod", "go.sum", "tools.go"):
         (context.cache / name).write_text((context.folder / name).read_text())
-    bin = context.cache / "bin"
-    bin.mkdir(exist_ok=True)
-    (bin / "zkServer.sh").unlink(missing_ok=True)
-    (bin / "zkServer.sh").symlink_to(context.serve)
     environment = context.environment(ORIGINAL) | {
-        "ZOOKEEPER_BIN_PATH": str(bin), "ZK_VERSION": ORIGINAL, "GOFLAGS": "-mod=readonly"}
+        "ZOOKEEPER_BIN_PATH": str(context.stand_in("zkServer.sh")), "ZK_VERSION": ORIGINAL,
+        "GOFLAGS": "-mod=readonly"}
     program = context.cache / "tests"
     subprocess.run(["go", "test", "-c", "-o", program, MODULE],
                    env=environment, cwd=context.cache, check=True)
@@ -28,7 +25,7 @@ def run(context):
         return context.output_of([program, *arguments], environment)
     every = [line for line in tests("-test.list=.").splitlines() if line.startswith("Test")]
     results = {}
-    with (context.cache / f"output-{context.target}.txt").open("w") as log:
+    with context.log() as log:
         # Each by itself: one that panics would take the others with it.
         for test in filter(context.wanted, every):
             output = tests("-test.v", f"-test.timeout={TEST_DEADLINE_S}s", f"-test.run=^{test}$")

@@ -12,13 +12,9 @@ TEST_DEADLINE_S = 90
 
 def run(context):
     python = pytests.install(context)
-    java = context.cache / "bin/java"
-    java.parent.mkdir(exist_ok=True)
-    java.unlink(missing_ok=True)
-    java.symlink_to(context.serve)
     environment = context.environment()
     environment |= {
-        "PATH": f"{java.parent}:{environment['PATH']}",
+        "PATH": f"{context.stand_in('java')}:{environment['PATH']}",
         # Without it the original has refused their DIGEST-MD5 since 3.9.
         "SERVER_JVMFLAGS": "-Dzookeeper.fips-mode=false",
         # Only looked at for the class path, which `serve` replaces.
@@ -29,7 +25,7 @@ def run(context):
              if context.wanted(pytests.name_of(node))]
     package = next((context.cache / "venv/lib").glob("python*/site-packages")) / "kazoo/tests"
     results = {}
-    with (context.cache / f"output-{context.target}.txt").open("w") as log:
+    with context.log() as log:
         # Each file by itself: a test that hangs takes the process with it.
         for _, tests in groupby(nodes, key=lambda node: node.partition("::")[0]):
             tests = list(tests)

@@ -19,7 +19,7 @@ def run(context):
     environment["PATH"] = f"{etcd.parent}:{environment['PATH']}"
     package = next((context.cache / "venv/lib").glob("python*/site-packages")) / "etcd/tests"
     results = {}
-    with (context.cache / f"output-{context.target}.txt").open("w") as log:
+    with context.log() as log:
         # Each file by itself: they use the same ports.
         for file in FILES:
             output = pytests.run(

@@ -2,12 +2,11 @@
 
 import os
 import queue
-import sys
 import threading
-import traceback
 from contextlib import contextmanager
 from datetime import timedelta
 
+import jobs
 from kazoo.client import KazooClient
 from kazoo.exceptions import (
     BadVersionError, NoAuthError, NodeExistsError, NotEmptyError, RolledBackError)
@@ -316,20 +315,5 @@ JOBS = (
     tree_cache, patient_watch)
 
 
-def main():
-    passed = failed = 0
-    for job in JOBS:
-        try:
-            with connected() as client:
-                job(client)
-            passed += 1
-        except Exception:
-            print(f"FAIL {job.__name__}")
-            traceback.print_exc()
-            failed += 1
-    print(f"{passed} passed, {failed} failed")
-    sys.exit(failed > 0)
-
-
 if __name__ == "__main__":
-    main()
+    jobs.run(JOBS, connected)

@@ -13,8 +13,6 @@ import io.etcd.jetcd.options.PutOption;
 import io.etcd.jetcd.options.WatchOption;
 import io.etcd.jetcd.watch.WatchEvent;
 import java.nio.charset.StandardCharsets;
-import java.util.LinkedHashMap;
-import java.util.Map;
 import java.util.concurrent.BlockingQueue;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.LinkedBlockingQueue;
@@ -23,30 +21,12 @@ import java.util.concurrent.atomic.AtomicInteger;
 
 /** Does with jetcd what services do: configuration, discovery, a lock and an election. */
 public final class Services {
-    private static final long DEADLINE_S = 30;
-
-    private interface Job {
-        void run(Client client) throws Exception;
-    }
-
     private static ByteSequence bytes(String text) {
         return ByteSequence.from(text, StandardCharsets.UTF_8);
     }
 
     private static <T> T await(CompletableFuture<T> future) throws Exception {
-        return future.get(DEADLINE_S, TimeUnit.SECONDS);
-    }
-
-    private static void check(boolean holds, Object seen) {
-        if (!holds) {
-            throw new AssertionError("saw " + seen);
-        }
-    }
-
-    private static WatchEvent next(BlockingQueue<WatchEvent> events) throws Exception {
-        WatchEvent event = events.poll(DEADLINE_S, TimeUnit.SECONDS);
-        check(event != null, "no event");
-        return event;
+        return future.get(Jobs.DEADLINE_S, TimeUnit.SECONDS);
     }
 
     private static void configuration(Client client) throws Exception {
@@ -54,7 +34,7 @@ public final class Services {
         ByteSequence key = bytes("java/config/level");
         await(kv.put(key, bytes("info")));
         GetResponse read = await(kv.get(key));
-        check(read.getKvs().get(0).getValue().equals(bytes("info")), read);
+        Jobs.check(read.getKvs().get(0).getValue().equals(bytes("info")), read);
         BlockingQueue<WatchEvent> events = new LinkedBlockingQueue<>();
         WatchOption option = WatchOption.builder()
             .isPrefix(true).withPrevKV(true).withRevision(read.getHeader().getRevision() + 1).build();
@@ -62,10 +42,10 @@ public final class Services {
                 bytes("java/config/"), option, reply -> events.addAll(reply.getEvents()))) {
             await(kv.put(key, bytes("warn")));
             await(kv.delete(key));
-            WatchEvent put = next(events);
-            check(put.getEventType() == WatchEvent.EventType.PUT, put);
-            check(put.getPrevKV().getValue().equals(bytes("info")), put);
-            check(next(events).getEventType() == WatchEvent.EventType.DELETE, "no deletion");
+            WatchEvent put = Jobs.next(events);
+            Jobs.check(put.getEventType() == WatchEvent.EventType.PUT, put);
+            Jobs.check(put.getPrevKV().getValue().equals(bytes("info")), put);
+            Jobs.check(Jobs.next(events).getEventType() == WatchEvent.EventType.DELETE, "no deletion");
         }
     }
 
@@ -81,12 +61,12 @@ public final class Services {
     private static void transaction(Client client) throws Exception {
         KV kv = client.getKVClient();
         await(kv.put(bytes("java/counter"), bytes("1")));
-        check(swap(kv, "1", "2").isSucceeded(), "the first swap failed");
+        Jobs.check(swap(kv, "1", "2").isSucceeded(), "the first swap failed");
         TxnResponse stale = swap(kv, "1", "3");
-        check(!stale.isSucceeded(), stale);
-        check(stale.getGetResponses().get(0).getKvs().get(0).getValue().equals(bytes("2")), stale);
+        Jobs.check(!stale.isSucceeded(), stale);
+        Jobs.check(stale.getGetResponses().get(0).getKvs().get(0).getValue().equals(bytes("2")), stale);
         DeleteOption prefix = DeleteOption.builder().isPrefix(true).build();
-        check(await(kv.delete(bytes("java/counter"), prefix)).getDeleted() == 1, "not deleted");
+        Jobs.check(await(kv.delete(bytes("java/counter"), prefix)).getDeleted() == 1, "not deleted");
     }
 
     private static void discovery(Client client) throws Exception {
@@ -94,11 +74,11 @@ public final class Services {
         long lease = await(client.getLeaseClient().grant(5)).getID();
         PutOption leased = PutOption.builder().withLeaseId(lease).build();
         await(kv.put(bytes("java/services/web/1"), bytes("10.0.0.1:80"), leased));
-        check(await(client.getLeaseClient().keepAliveOnce(lease)).getTTL() == 5, "not kept alive");
+        Jobs.check(await(client.getLeaseClient().keepAliveOnce(lease)).getTTL() == 5, "not kept alive");
         GetOption prefix = GetOption.builder().isPrefix(true).build();
-        check(await(kv.get(bytes("java/services/web/"), prefix)).getCount() == 1, "not found");
+        Jobs.check(await(kv.get(bytes("java/services/web/"), prefix)).getCount() == 1, "not found");
         await(client.getLeaseClient().revoke(lease));
-        check(await(kv.get(bytes("java/services/web/"), prefix)).getCount() == 0, "still found");
+        Jobs.check(await(kv.get(bytes("java/services/web/"), prefix)).getCount() == 0, "still found");
     }
 
     /** Creates the key under the lease unless another has it. */
@@ -124,7 +104,7 @@ public final class Services {
             });
         }
         await(CompletableFuture.allOf(contenders));
-        check(counter[0] == contenders.length, counter[0]);
+        Jobs.check(counter[0] == contenders.length, counter[0]);
     }
 
     private static void contend(Client client, AtomicInteger inside, int[] counter) throws Exception {
@@ -136,7 +116,7 @@ public final class Services {
             while (!claim(client, "java/lock", lease)) {
                 events.poll(100, TimeUnit.MILLISECONDS);
             }
-            check(inside.incrementAndGet() == 1, "two in the lock");
+            Jobs.check(inside.incrementAndGet() == 1, "two in the lock");
             counter[0]++;
             inside.decrementAndGet();
         }
@@ -146,42 +126,28 @@ public final class Services {
     private static void election(Client client) throws Exception {
         long one = await(client.getLeaseClient().grant(10)).getID();
         long two = await(client.getLeaseClient().grant(10)).getID();
-        check(claim(client, "java/leader", one), "nobody is leader");
-        check(!claim(client, "java/leader", two), "two leaders");
+        Jobs.check(claim(client, "java/leader", one), "nobody is leader");
+        Jobs.check(!claim(client, "java/leader", two), "two leaders");
         BlockingQueue<WatchEvent> events = new LinkedBlockingQueue<>();
         long revision = await(client.getKVClient().get(bytes("java/leader"))).getHeader().getRevision();
         WatchOption after = WatchOption.builder().withRevision(revision + 1).build();
         try (Watch.Watcher watcher = client.getWatchClient().watch(
                 bytes("java/leader"), after, reply -> events.addAll(reply.getEvents()))) {
             await(client.getLeaseClient().revoke(one));
-            check(next(events).getEventType() == WatchEvent.EventType.DELETE, "no resignation");
+            Jobs.check(Jobs.next(events).getEventType() == WatchEvent.EventType.DELETE, "no resignation");
         }
-        check(claim(client, "java/leader", two), "the second is not leader");
+        Jobs.check(claim(client, "java/leader", two), "the second is not leader");
         await(client.getLeaseClient().revoke(two));
     }
 
     public static void main(String[] arguments) {
-        Map<String, Job> jobs = new LinkedHashMap<>();
+        String[] endpoints = System.getenv("ENDPOINTS").split(",");
+        Jobs<Client> jobs = new Jobs<>(() -> Client.builder().endpoints(endpoints).build());
         jobs.put("configuration", Services::configuration);
         jobs.put("transaction", Services::transaction);
         jobs.put("discovery", Services::discovery);
         jobs.put("lock", Services::lock);
         jobs.put("election", Services::election);
-        int passed = 0;
-        int failed = 0;
-        String[] endpoints = System.getenv("ENDPOINTS").split(",");
-        try (Client client = Client.builder().endpoints(endpoints).build()) {
-            for (Map.Entry<String, Job> job : jobs.entrySet()) {
-                try {
-                    job.getValue().run(client);
-                    passed++;
-                } catch (Exception | AssertionError e) {
-                    System.out.println("FAIL " + job.getKey() + ": " + e);
-                    failed++;
-                }
-            }
-        }
-        System.out.println(passed + " passed, " + failed + " failed");
-        System.exit(failed > 0 ? 1 : 0);
+        jobs.run();
     }
 }

@@ -1,9 +1,7 @@
 import java.nio.charset.StandardCharsets;
 import java.util.ArrayList;
 import java.util.Collection;
-import java.util.LinkedHashMap;
 import java.util.List;
-import java.util.Map;
 import java.util.Set;
 import java.util.TreeSet;
 import java.util.concurrent.BlockingQueue;
@@ -61,13 +59,9 @@ import org.apache.zookeeper.data.Stat;
 /** Does with Curator what services do, and each of its recipes once. */
 @SuppressWarnings("deprecation") // the caches and queues that programs still use
 public final class Recipes {
-    private static final long DEADLINE_S = 30;
+    private static final long DEADLINE_S = Jobs.DEADLINE_S;
     private static final int CONTENDERS = 4;
     private static final ExecutorService THREADS = Executors.newCachedThreadPool();
-
-    private interface Job {
-        void run(CuratorFramework client) throws Exception;
-    }
 
     private interface Contender {
         void run(int number, CuratorFramework client) throws Exception;
@@ -81,7 +75,7 @@ public final class Recipes {
         CuratorFramework client = CuratorFrameworkFactory.newClient(
             System.getenv("ZOOKEEPER"), 10_000, 10_000, new ExponentialBackoffRetry(50, 5));
         client.start();
-        check(client.blockUntilConnected((int) DEADLINE_S, TimeUnit.SECONDS), "no connection");
+        Jobs.check(client.blockUntilConnected((int) DEADLINE_S, TimeUnit.SECONDS), "no connection");
         return client;
     }
 
@@ -89,26 +83,14 @@ public final class Recipes {
         return text.getBytes(StandardCharsets.UTF_8);
     }
 
-    private static void check(boolean holds, Object seen) {
-        if (!holds) {
-            throw new AssertionError("saw " + seen);
-        }
-    }
-
     private static void same(Object wanted, Object seen) {
-        check(wanted.equals(seen), seen + ", not " + wanted);
-    }
-
-    private static <T> T next(BlockingQueue<T> events) throws Exception {
-        T event = events.poll(DEADLINE_S, TimeUnit.SECONDS);
-        check(event != null, "nothing");
-        return event;
+        Jobs.check(wanted.equals(seen), seen + ", not " + wanted);
     }
 
     private static void await(String what, Condition condition) throws Exception {
         long deadline = System.nanoTime() + TimeUnit.SECONDS.toNanos(DEADLINE_S);
         while (!condition.holds()) {
-            check(System.nanoTime() < deadline, "no " + what);
+            Jobs.check(System.nanoTime() < deadline, "no " + what);
             Thread.sleep(10);
         }
     }
@@ -118,7 +100,7 @@ public final class Recipes {
             Object answer = work.call();
             throw new AssertionError("saw " + answer + ", not " + with.getSimpleName());
         } catch (Exception e) {
-            check(with.isInstance(e), e);
+            Jobs.check(with.isInstance(e), e);
         }
     }
 
@@ -155,7 +137,7 @@ public final class Recipes {
 
         void visited(int times, int atOnce) {
             same(times, entries.get());
-            check(most.get() <= atOnce, most.get() + " at once");
+            Jobs.check(most.get() <= atOnce, most.get() + " at once");
         }
     }
 
@@ -168,13 +150,13 @@ public final class Recipes {
             .usingWatcher((org.apache.zookeeper.Watcher) events::add).forPath(path);
         same("info", new String(read, StandardCharsets.UTF_8));
         client.setData().withVersion(stat.getVersion()).forPath(path, bytes("warn"));
-        same(EventType.NodeDataChanged, next(events).getType());
+        same(EventType.NodeDataChanged, Jobs.next(events).getType());
         fails(KeeperException.BadVersionException.class,
             () -> client.setData().withVersion(stat.getVersion()).forPath(path, bytes("error")));
         fails(KeeperException.NotEmptyException.class,
             () -> client.delete().forPath("/curator/config"));
         client.delete().deletingChildrenIfNeeded().forPath("/curator/config");
-        check(client.checkExists().forPath(path) == null, "a deleted node");
+        Jobs.check(client.checkExists().forPath(path) == null, "a deleted node");
     }
 
     private static void transaction(CuratorFramework client) throws Exception {
@@ -217,8 +199,8 @@ public final class Recipes {
         Region region = new Region();
         inThreads(CONTENDERS, (number, client) -> {
             InterProcessMutex lock = new InterProcessMutex(client, "/curator/mutex");
-            check(lock.acquire(DEADLINE_S, TimeUnit.SECONDS), "no turn");
-            check(lock.acquire(DEADLINE_S, TimeUnit.SECONDS), "not reentrant");
+            Jobs.check(lock.acquire(DEADLINE_S, TimeUnit.SECONDS), "no turn");
+            Jobs.check(lock.acquire(DEADLINE_S, TimeUnit.SECONDS), "not reentrant");
             region.visit();
             lock.release();
             lock.release();
@@ -231,12 +213,12 @@ public final class Recipes {
             InterProcessReadWriteLock ours = new InterProcessReadWriteLock(client, "/curator/rw");
             InterProcessReadWriteLock theirs = new InterProcessReadWriteLock(other, "/curator/rw");
             ours.readLock().acquire();
-            check(theirs.readLock().acquire(DEADLINE_S, TimeUnit.SECONDS), "no shared reading");
+            Jobs.check(theirs.readLock().acquire(DEADLINE_S, TimeUnit.SECONDS), "no shared reading");
             theirs.readLock().release();
-            check(!theirs.writeLock().acquire(50, TimeUnit.MILLISECONDS), "a writer beside a reader");
+            Jobs.check(!theirs.writeLock().acquire(50, TimeUnit.MILLISECONDS), "a writer beside a reader");
             ours.readLock().release();
-            check(theirs.writeLock().acquire(DEADLINE_S, TimeUnit.SECONDS), "no writer");
-            check(!ours.readLock().acquire(50, TimeUnit.MILLISECONDS), "a reader beside a writer");
+            Jobs.check(theirs.writeLock().acquire(DEADLINE_S, TimeUnit.SECONDS), "no writer");
+            Jobs.check(!ours.readLock().acquire(50, TimeUnit.MILLISECONDS), "a reader beside a writer");
             theirs.writeLock().release();
         }
     }
@@ -252,7 +234,7 @@ public final class Recipes {
         InterProcessSemaphoreMutex mutex = new InterProcessSemaphoreMutex(client, "/curator/once");
         mutex.acquire();
         InterProcessSemaphoreMutex again = new InterProcessSemaphoreMutex(client, "/curator/once");
-        check(!again.acquire(50, TimeUnit.MILLISECONDS), "reentrance");
+        Jobs.check(!again.acquire(50, TimeUnit.MILLISECONDS), "reentrance");
         mutex.release();
     }
 
@@ -262,9 +244,9 @@ public final class Recipes {
         try (CuratorFramework other = connect()) {
             InterProcessMutex one = new InterProcessMutex(other, "/curator/both/b");
             one.acquire();
-            check(!both.acquire(50, TimeUnit.MILLISECONDS), "half of it");
+            Jobs.check(!both.acquire(50, TimeUnit.MILLISECONDS), "half of it");
             one.release();
-            check(both.acquire(DEADLINE_S, TimeUnit.SECONDS), "none of it");
+            Jobs.check(both.acquire(DEADLINE_S, TimeUnit.SECONDS), "none of it");
             both.release();
         }
     }
@@ -274,13 +256,13 @@ public final class Recipes {
                 LeaderLatch second = new LeaderLatch(other, "/curator/latch", "two")) {
             try (LeaderLatch first = new LeaderLatch(client, "/curator/latch", "one")) {
                 first.start();
-                check(first.await(DEADLINE_S, TimeUnit.SECONDS), "no leader");
+                Jobs.check(first.await(DEADLINE_S, TimeUnit.SECONDS), "no leader");
                 second.start();
                 await("second candidate", () -> second.getParticipants().size() == 2);
-                check(!second.hasLeadership(), "two leaders");
+                Jobs.check(!second.hasLeadership(), "two leaders");
                 same("one", second.getLeader().getId());
             }
-            check(second.await(DEADLINE_S, TimeUnit.SECONDS), "no heir");
+            Jobs.check(second.await(DEADLINE_S, TimeUnit.SECONDS), "no heir");
         }
     }
 
@@ -298,7 +280,7 @@ public final class Recipes {
             try (LeaderSelector selector =
                     new LeaderSelector(client, "/curator/selector", listener)) {
                 selector.start();
-                check(led.await(DEADLINE_S, TimeUnit.SECONDS), "never the leader");
+                Jobs.check(led.await(DEADLINE_S, TimeUnit.SECONDS), "never the leader");
             }
         });
         region.visited(CONTENDERS, 1);
@@ -315,14 +297,14 @@ public final class Recipes {
                 .forDeletes(node -> events.add("deleted " + node.getPath()))
                 .afterInitialized().forInitialized(filled::countDown).build());
             cache.start();
-            check(filled.await(DEADLINE_S, TimeUnit.SECONDS), "an empty cache");
+            Jobs.check(filled.await(DEADLINE_S, TimeUnit.SECONDS), "an empty cache");
             same(3, cache.size());
             client.setData().forPath("/curator/cache/a/b", bytes("2"));
-            same("changed /curator/cache/a/b", next(events));
+            same("changed /curator/cache/a/b", Jobs.next(events));
             client.create().forPath("/curator/cache/c");
-            same("created /curator/cache/c", next(events));
+            same("created /curator/cache/c", Jobs.next(events));
             client.delete().forPath("/curator/cache/a/b");
-            same("deleted /curator/cache/a/b", next(events));
+            same("deleted /curator/cache/a/b", Jobs.next(events));
             same(3, cache.size());
         }
     }
@@ -340,13 +322,13 @@ public final class Recipes {
             same(1, children.getCurrentData().size());
             await("tree", () -> tree.getCurrentData("/curator/old/a") != null);
             client.setData().forPath("/curator/old/a", bytes("2"));
-            same("CHILD_UPDATED", next(events));
+            same("CHILD_UPDATED", Jobs.next(events));
             await("change of the node",
                 () -> new String(node.getCurrentData().getData(), StandardCharsets.UTF_8).equals("2"));
             client.create().forPath("/curator/old/b");
-            same("CHILD_ADDED", next(events));
+            same("CHILD_ADDED", Jobs.next(events));
             client.delete().forPath("/curator/old/a");
-            same("CHILD_REMOVED", next(events));
+            same("CHILD_REMOVED", Jobs.next(events));
             await("deletion", () -> node.getCurrentData() == null
                 && tree.getCurrentChildren("/curator/old").keySet().equals(Set.of("b")));
         }
@@ -357,7 +339,7 @@ public final class Recipes {
             DistributedAtomicLong total = new DistributedAtomicLong(
                 own, "/curator/total", new RetryNTimes(50, 10));
             for (int i = 0; i < 5; i++) {
-                check(total.increment().succeeded(), "an increment that gave up");
+                Jobs.check(total.increment().succeeded(), "an increment that gave up");
             }
         });
         client.sync().forPath("/curator/total");
@@ -369,7 +351,7 @@ public final class Recipes {
             count.start();
             value.start();
             same(7, count.getCount());
-            check(count.trySetCount(count.getVersionedValue(), 8), "a change that lost");
+            Jobs.check(count.trySetCount(count.getVersionedValue(), 8), "a change that lost");
             await("count", () -> count.getCount() == 8);
             value.setValue(bytes("y"));
             await("value", () -> value.getValue()[0] == 'y');
@@ -378,7 +360,7 @@ public final class Recipes {
 
     private static void queues(CuratorFramework client) throws Exception {
         SimpleDistributedQueue simple = new SimpleDistributedQueue(client, "/curator/simple");
-        check(simple.offer(bytes("one")) && simple.offer(bytes("two")), "an offer refused");
+        Jobs.check(simple.offer(bytes("one")) && simple.offer(bytes("two")), "an offer refused");
         same("one", new String(simple.take(), StandardCharsets.UTF_8));
         same("two", new String(simple.poll(DEADLINE_S, TimeUnit.SECONDS), StandardCharsets.UTF_8));
         BlockingQueue<String> taken = new LinkedBlockingQueue<>();
@@ -409,28 +391,28 @@ public final class Recipes {
             queue.start();
             queue.put("one");
             queue.put("two");
-            same(Set.of("one", "two"), new TreeSet<>(List.of(next(taken), next(taken))));
+            same(Set.of("one", "two"), new TreeSet<>(List.of(Jobs.next(taken), Jobs.next(taken))));
         }
     }
 
     private static void barriers(CuratorFramework client) throws Exception {
         DistributedBarrier barrier = new DistributedBarrier(client, "/curator/barrier");
         barrier.setBarrier();
-        check(!barrier.waitOnBarrier(20, TimeUnit.MILLISECONDS), "an open barrier");
+        Jobs.check(!barrier.waitOnBarrier(20, TimeUnit.MILLISECONDS), "an open barrier");
         Future<?> opened = THREADS.submit(() -> {
             try (CuratorFramework other = connect()) {
                 new DistributedBarrier(other, "/curator/barrier").removeBarrier();
             }
             return null;
         });
-        check(barrier.waitOnBarrier(DEADLINE_S, TimeUnit.SECONDS), "a closed barrier");
+        Jobs.check(barrier.waitOnBarrier(DEADLINE_S, TimeUnit.SECONDS), "a closed barrier");
         opened.get();
         AtomicInteger inside = new AtomicInteger();
         inThreads(2, (number, own) -> {
             DistributedDoubleBarrier both = new DistributedDoubleBarrier(own, "/curator/double", 2);
-            check(both.enter(DEADLINE_S, TimeUnit.SECONDS), "alone");
+            Jobs.check(both.enter(DEADLINE_S, TimeUnit.SECONDS), "alone");
             inside.incrementAndGet();
-            check(both.leave(DEADLINE_S, TimeUnit.SECONDS), "stuck");
+            Jobs.check(both.leave(DEADLINE_S, TimeUnit.SECONDS), "stuck");
             same(2, inside.get());
         });
     }
@@ -444,7 +426,7 @@ public final class Recipes {
                     GroupMember theirs = new GroupMember(owner, "/curator/group", "two")) {
                 node.start();
                 theirs.start();
-                check(node.waitForInitialCreate(DEADLINE_S, TimeUnit.SECONDS), "no node");
+                Jobs.check(node.waitForInitialCreate(DEADLINE_S, TimeUnit.SECONDS), "no node");
                 await("two members", () -> ours.getCurrentMembers().size() == 2);
                 await("node", () -> client.checkExists().forPath("/curator/kept") != null);
                 client.delete().forPath("/curator/kept");
@@ -458,7 +440,7 @@ public final class Recipes {
         try (PersistentTtlNode node =
                 new PersistentTtlNode(client, "/curator/ttl", 60_000, bytes("x"))) {
             node.start();
-            check(node.waitForInitialCreate(DEADLINE_S, TimeUnit.SECONDS), "no node");
+            Jobs.check(node.waitForInitialCreate(DEADLINE_S, TimeUnit.SECONDS), "no node");
             Stat stat = client.checkExists().forPath("/curator/ttl");
             same(0L, stat.getEphemeralOwner());
         }
@@ -475,13 +457,13 @@ public final class Recipes {
             .usingWatcher(watcher).forPath("/curator/watched");
         client.create().forPath("/curator/watched/a");
         client.delete().forPath("/curator/watched/a");
-        same("NodeCreated /curator/watched/a", next(events));
-        same("NodeDeleted /curator/watched/a", next(events));
+        same("NodeCreated /curator/watched/a", Jobs.next(events));
+        same("NodeDeleted /curator/watched/a", Jobs.next(events));
         client.watchers().remove(watcher).forPath("/curator/watched");
     }
 
-    private static Map<String, Job> jobs() {
-        Map<String, Job> jobs = new LinkedHashMap<>();
+    public static void main(String[] arguments) {
+        Jobs<CuratorFramework> jobs = new Jobs<>(Recipes::connect);
         jobs.put("configuration", Recipes::configuration);
         jobs.put("transaction", Recipes::transaction);
         jobs.put("discovery", Recipes::discovery);
@@ -499,22 +481,6 @@ public final class Recipes {
         jobs.put("nodes", Recipes::nodes);
         jobs.put("idleNodes", Recipes::idleNodes);
         jobs.put("recursiveWatch", Recipes::recursiveWatch);
-        return jobs;
-    }
-
-    public static void main(String[] arguments) throws Exception {
-        int passed = 0;
-        int failed = 0;
-        for (Map.Entry<String, Job> job : jobs().entrySet()) {
-            try (CuratorFramework client = connect()) {
-                job.getValue().run(client);
-                passed++;
-            } catch (Exception | AssertionError e) {
-                System.out.println("FAIL " + job.getKey() + ": " + e);
-                failed++;
-            }
-        }
-        System.out.println(passed + " passed, " + failed + " failed");
-        System.exit(failed > 0 ? 1 : 0);
+        jobs.run();
     }
 }
