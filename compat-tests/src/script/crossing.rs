@@ -40,6 +40,8 @@ impl<'a> Session<'a> {
         self.etcd_v2.begin()?;
         let first = self.etcd.begin(script)?;
         self.zookeeper.call_zxids_revisions(first);
+        // What etcd v3 has cleaned up were events as well.
+        self.etcd_v2.begin()?;
         let text = goldenscript::generate(self, &script.text)?;
         self.zookeeper.close();
         Ok(text)

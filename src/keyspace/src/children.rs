@@ -30,7 +30,8 @@ fn child<'k>(key: &'k [u8], prefix: &[u8]) -> (&'k [u8], Option<Vec<u8>>) {
         None => (rest, None),
         Some(slash) => (
             &rest[..slash],
-            Some(tree::beyond(&key[..prefix.len() + slash])),
+            // Its name may be empty, of a key that is no path; at the top that is not the root.
+            Some([&key[..prefix.len() + slash], b"0"].concat()),
         ),
     }
 }
