@@ -46,21 +46,21 @@ impl Mount {
         }
     }
 
-    /// The same of a path that lies in `frame`.
-    pub fn key_within(&self, path: &str, frame: &Bytes) -> Bytes {
+    /// The same of a path that lies in `frames`.
+    pub fn key_within(&self, path: &str, frames: &Bytes) -> Bytes {
         match self.key(path.as_bytes()) {
-            Cow::Borrowed(key) => frame.slice_ref(key),
+            Cow::Borrowed(key) => frames.slice_ref(key),
             Cow::Owned(key) => key.into(),
         }
     }
 
     /// The same of a path that a number is appended to, so that a slash at its end counts.
-    pub fn stem_within(&self, path: &str, frame: &Bytes) -> Bytes {
+    pub fn stem_within(&self, path: &str, frames: &Bytes) -> Bytes {
         if let Some(name) = system::name(path.as_bytes()) {
             return name.into();
         }
         if self.prefix.is_empty() {
-            return frame.slice_ref(path.as_bytes());
+            return frames.slice_ref(path.as_bytes());
         }
         [self.prefix.as_bytes(), path.as_bytes()].concat().into()
     }

@@ -71,11 +71,11 @@ impl Doomed {
 }
 
 impl Steps {
-    /// The steps of `writes`, which lie in `frame`.
-    pub fn of(writes: &[Write<'_>], frame: &Bytes, caller: Caller<'_>) -> Steps {
+    /// The steps of `writes`, which lie in `frames`.
+    pub fn of(writes: &[Write<'_>], frames: &Bytes, caller: Caller<'_>) -> Steps {
         let mut ops = Vec::with_capacity(writes.len());
         for write in writes {
-            match step(write, frame, caller) {
+            match step(write, frames, caller) {
                 Ok(op) => ops.push(op),
                 Err(doomed) => {
                     let code = doomed.code;
@@ -100,12 +100,12 @@ pub fn code_of(step: usize, code: Code, steps: usize, doomed: Option<Code>) -> C
 }
 
 /// The step of one change, or why there can be none. The tests come in ZooKeeper's order.
-fn step(write: &Write<'_>, frame: &Bytes, caller: Caller<'_>) -> Result<NodeOp, Doomed> {
+fn step(write: &Write<'_>, frames: &Bytes, caller: Caller<'_>) -> Result<NodeOp, Doomed> {
     if let Some(answer) = system::step(write) {
         return Ok(answer?);
     }
     match write {
-        Write::Create(create) => create_step(create, frame, caller),
+        Write::Create(create) => create_step(create, frames, caller),
         Write::Delete { path, version } => {
             if !path.contains('/') || path.contains('\0') || *path == ROOT {
                 return Err(Code::BadArguments.into());
@@ -116,7 +116,7 @@ fn step(write: &Write<'_>, frame: &Bytes, caller: Caller<'_>) -> Result<NodeOp, 
             ];
             tests.extend(version_test(*version));
             let action = Action::Remove { recursive: false };
-            let path = existing(path, frame, caller)?;
+            let path = existing(path, frames, caller)?;
             Ok(op(path, tests, action, Cause::Delete))
         }
         Write::SetData {
@@ -125,18 +125,18 @@ fn step(write: &Write<'_>, frame: &Bytes, caller: Caller<'_>) -> Result<NodeOp, 
             version,
         } => {
             let role = system::role(path, *data, &caller.options.mount);
-            let path = valid(path, frame, caller)?;
+            let path = valid(path, frames, caller)?;
             let mut tests = vec![NodeTest::Exists, NodeTest::Allowed(Permissions::WRITE)];
             tests.extend(room(*data, caller));
             tests.extend(version_test(*version));
             let write = NodeWrite {
                 role,
-                ..value(*data, frame)
+                ..value(*data, frames)
             };
             Ok(op(path, tests, Action::Write(write), Cause::Set))
         }
         Write::SetAcl { path, acl, version } => {
-            let path = valid(path, frame, caller)?;
+            let path = valid(path, frames, caller)?;
             let list = acl::expand(acl, caller.ids, caller.options)?;
             let mut tests = vec![NodeTest::Exists, NodeTest::Allowed(Permissions::ADMIN)];
             tests.extend((*version != -1).then(|| NodeTest::AclVersion(version.cast_unsigned())));
@@ -145,13 +145,13 @@ fn step(write: &Write<'_>, frame: &Bytes, caller: Caller<'_>) -> Result<NodeOp, 
         Write::Check { path, version } => {
             let mut tests = vec![NodeTest::Exists, NodeTest::Allowed(Permissions::READ)];
             tests.extend(version_test(*version));
-            let path = existing(path, frame, caller)?;
+            let path = existing(path, frames, caller)?;
             Ok(op(path, tests, Action::Check, Cause::Set))
         }
     }
 }
 
-fn create_step(create: &Create<'_>, frame: &Bytes, caller: Caller<'_>) -> Result<NodeOp, Doomed> {
+fn create_step(create: &Create<'_>, frames: &Bytes, caller: Caller<'_>) -> Result<NodeOp, Doomed> {
     let mode = Mode::of(create, caller.options)?;
     let parent = path::parent(create.path).filter(|_| !create.path.contains('\0'));
     let parent = parent.ok_or(Code::BadArguments)?;
@@ -162,7 +162,7 @@ fn create_step(create: &Create<'_>, frame: &Bytes, caller: Caller<'_>) -> Result
     }
     let doomed = |code| Doomed {
         code,
-        parent: Some(mount.key_within(parent, frame)),
+        parent: Some(mount.key_within(parent, frames)),
     };
     if create.path == ROOT && !mode.sequential {
         return Err(doomed(Code::NodeExists));
@@ -182,14 +182,14 @@ fn create_step(create: &Create<'_>, frame: &Bytes, caller: Caller<'_>) -> Result
         acl: list,
         sequence: mode.sequential.then_some(Sequence::Creates),
         role: system::role(create.path, create.data, mount),
-        ..value(create.data, frame)
+        ..value(create.data, frames)
     };
     let mut tests = vec![
         NodeTest::ParentAllowed(Permissions::CREATE),
         NodeTest::Missing,
     ];
     tests.extend(room(create.data, caller));
-    let path = mount.stem_within(create.path, frame);
+    let path = mount.stem_within(create.path, frames);
     Ok(op(path, tests, Action::Write(write), Cause::Create))
 }
 
@@ -247,11 +247,11 @@ fn op(path: Bytes, tests: Vec<NodeTest>, action: Action, cause: Cause) -> NodeOp
     }
 }
 
-/// A value to write, which lies in `frame`.
-fn value(data: Option<&[u8]>, frame: &Bytes) -> NodeWrite {
+/// A value to write, which lies in `frames`.
+fn value(data: Option<&[u8]>, frames: &Bytes) -> NodeWrite {
     NodeWrite {
         null: data.is_none(),
-        ..NodeWrite::new(data.map_or_else(Bytes::new, |data| frame.slice_ref(data)))
+        ..NodeWrite::new(data.map_or_else(Bytes::new, |data| frames.slice_ref(data)))
     }
 }
 
@@ -267,16 +267,16 @@ fn version_test(version: i32) -> Option<NodeTest> {
 }
 
 /// The key of a path as ZooKeeper demands it of what is written.
-fn valid(path: &str, frame: &Bytes, caller: Caller<'_>) -> Result<Bytes, Code> {
+fn valid(path: &str, frames: &Bytes, caller: Caller<'_>) -> Result<Bytes, Code> {
     match path::is_valid(path) {
-        true => Ok(caller.options.mount.key_within(path, frame)),
+        true => Ok(caller.options.mount.key_within(path, frames)),
         false => Err(Code::BadArguments),
     }
 }
 
 /// The key of a node that has to be there: what cannot be a node's path is not.
-fn existing(path: &str, frame: &Bytes, caller: Caller<'_>) -> Result<Bytes, Code> {
-    valid(path, frame, caller).map_err(|_| Code::NoNode)
+fn existing(path: &str, frames: &Bytes, caller: Caller<'_>) -> Result<Bytes, Code> {
+    valid(path, frames, caller).map_err(|_| Code::NoNode)
 }
 
 /// What a change that was done answers. The root's stat is not all in the keyspace: `complete` sees

@@ -30,9 +30,9 @@ const COUNT_SLICE: usize = 256;
 /// The xid that pings are answered with, whatever they came with.
 const PING_XID: i32 = -2;
 
-/// A request, and the frame it lies in.
+/// A request, and the frames it lies in.
 pub struct Asked<'f> {
-    pub frame: &'f Bytes,
+    pub frames: &'f Bytes,
     pub header: Header,
     pub request: Request<'f>,
 }
@@ -132,7 +132,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
         let mut commands = Vec::with_capacity(run.len());
         let mut plans = Vec::with_capacity(run.len());
         for (asked, writes) in run {
-            let steps = Steps::of(writes, asked.frame, self.caller());
+            let steps = Steps::of(writes, asked.frames, self.caller());
             let plan = Plan {
                 steps: steps.ops.len(),
                 doomed: steps.doomed,

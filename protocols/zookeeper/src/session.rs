@@ -158,13 +158,11 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
     /// Answers all that was read.
     async fn answer(&mut self) -> Result<(), Over> {
         let began = Instant::now();
-        let mut frames = Vec::new();
-        while let Some(frame) = frame::next(&mut self.read, self.shared.options.frame_bytes_max)
-            .map_err(|frame::BadLength| Over::Now)?
-        {
-            frames.push(frame);
-        }
-        let parsed: Vec<Parsed<'_>> = frames.iter().map(parse).collect();
+        let bytes_max = self.shared.options.frame_bytes_max;
+        let frames = frame::complete(&mut self.read, bytes_max);
+        let frames = frames.map_err(|frame::BadLength| Over::Now)?;
+        let payloads = frame::payloads(&frames);
+        let parsed: Vec<Parsed<'_>> = payloads.map(|payload| parse(payload, &frames)).collect();
         let mut answered = Ok(());
         if !parsed.is_empty() {
             if !self.read_only {
@@ -282,10 +280,10 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
     }
 }
 
-fn parse(frame: &Bytes) -> Parsed<'_> {
-    let (header, request) = record::parse(frame)?;
+fn parse<'f>(payload: &'f [u8], frames: &'f Bytes) -> Parsed<'f> {
+    let (header, request) = record::parse(payload)?;
     Ok(Asked {
-        frame,
+        frames,
         header,
         request,
     })
