@@ -437,6 +437,19 @@ pub struct Event {
     pub restricted: bool,
 }
 
+impl EventNode {
+    /// What an event says of the node that looks so.
+    pub(crate) fn of(node: &NodeView) -> EventNode {
+        EventNode {
+            entry: node.entry.clone(),
+            directory: node.directory,
+            created: node.created_event,
+            modified: node.modified_event,
+            deadline: node.deadline,
+        }
+    }
+}
+
 /// What an [`Event`] says of a node.
 #[derive(Clone, Debug)]
 pub struct EventNode {

@@ -20,6 +20,7 @@ impl Writing<'_> {
     pub fn put(&mut self, put: &Put) -> Option<Entry> {
         let write = Write {
             key: &put.key,
+            slot: None,
             value: put.value.as_deref(),
             null: false,
             lease: put.lease,
@@ -61,9 +62,12 @@ impl Writing<'_> {
         } else {
             Cause::Create
         };
+        let entry = Some(after.clone());
+        let node = self.with_tree(|tree| tree::event_node(entry, tree.get(write.key)));
+        let node = node.expect("a value makes a node");
         // Who waits for events takes a directory's value for nothing.
         let silent = previous.as_ref().is_some_and(|node| node.directory);
-        self.tell_write(cause, &after, previous, silent);
+        self.tell_write(cause, &after, node, previous, silent);
         before
     }
 
@@ -270,17 +274,16 @@ impl Writing<'_> {
         &mut self,
         cause: Cause,
         after: &Entry,
+        node: EventNode,
         previous: Option<EventNode>,
         silent: bool,
     ) {
-        let entry = Some(after.clone());
-        let node = self.with_tree(|tree| tree::event_node(entry, tree.get(after.key())));
         self.events.push(Event {
             index: after.event(),
             at: self.wall,
             cause,
             name: Name::Key(KeyName(after.slot().clone())),
-            node: node.expect("a value makes a node"),
+            node,
             previous,
             silent,
             restricted: self.has_list(after.key()),

@@ -57,6 +57,8 @@ impl Finished {
 /// A put, with everything decided but what is kept.
 pub(crate) struct Write<'a> {
     pub key: &'a [u8],
+    /// The key's, if it was looked up.
+    pub slot: Option<&'a Slot>,
     /// None keeps the value.
     pub value: Option<&'a [u8]>,
     pub null: bool,
@@ -149,7 +151,8 @@ impl<'a> Writing<'a> {
     /// tells. What a put keeps is empty where an earlier
     /// operation of the same transaction deleted the key.
     pub fn write(&mut self, write: &Write, cause: Option<Cause>) -> (Option<Entry>, Entry) {
-        let slot = self.shared.find(write.key);
+        let known = write.slot.cloned();
+        let slot = known.or_else(|| self.shared.find(write.key));
         let newest = slot.as_ref().map(Slot::newest);
         let sub = self.sub_of(newest.as_ref());
         let before = newest.filter(|entry| !entry.is_tombstone());

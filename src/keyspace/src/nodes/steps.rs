@@ -55,7 +55,14 @@ impl Writing<'_> {
         }
         match &op.action {
             Action::Check => {}
-            Action::Write(write) => self.write_node(&path, write, op.cause)?,
+            Action::Write(write) => {
+                let node = self.write_node(&path, write, previous.as_ref(), op.cause)?;
+                return Ok(NodeAnswer {
+                    path,
+                    node,
+                    previous,
+                });
+            }
             Action::MakeDirectory { deadline, .. } => {
                 self.make_directory(&path, *deadline, op.cause);
             }
@@ -80,7 +87,7 @@ impl Writing<'_> {
         };
         let numbered = |number: String| [&op.path[..], number.as_bytes()].concat();
         let path: Bytes = match sequence {
-            None => Bytes::copy_from_slice(&op.path),
+            None => op.path.clone(),
             Some(Sequence::Creates) => {
                 // The path so far may end in a slash; what is appended makes a name of it.
                 let probe = numbered("0".to_owned());
@@ -269,24 +276,31 @@ impl Writing<'_> {
         self.step(Name::Path(path.into()), what);
     }
 
-    fn write_node(&mut self, path: &[u8], write: &NodeWrite, cause: Cause) -> Refused<()> {
+    /// Writes a node, which looked so; answers how it looks then.
+    fn write_node(
+        &mut self,
+        path: &[u8],
+        write: &NodeWrite,
+        previous: Option<&NodeView>,
+        cause: Cause,
+    ) -> Refused<Option<NodeView>> {
         if aside::is_aside(path) {
             self.write_aside(path, write);
-            return Ok(());
+            return Ok(self.view(path));
         }
         if let Some(lease) = write.lease.filter(|lease| *lease != LeaseId::NONE)
             && !self.with_leases(|leases| leases.contains_key(&lease))
         {
             return Err(NodeRefusal::LeaseNotFound(lease));
         }
-        let previous = self.event_node(path);
-        let directory = previous.as_ref().filter(|node| node.directory);
+        let directory = previous.filter(|node| node.directory);
         if let Some(directory) = directory.filter(|_| write.spares_directory) {
-            self.change_deadline(path, write, cause, directory.clone());
-            return Ok(());
+            self.change_deadline(path, write, cause, EventNode::of(directory));
+            return Ok(self.view(path));
         }
         let put = Write {
             key: path,
+            slot: previous.and_then(|node| Some(node.entry.as_ref()?.slot())),
             value: write.value.as_deref(),
             null: write.null,
             lease: write.lease,
@@ -305,7 +319,7 @@ impl Writing<'_> {
             .clone()
             .unwrap_or_else(|| Node::new(after.created().0, after.born()));
         let mut node = is.clone();
-        match &previous {
+        match previous {
             None => {
                 node.kind = write.kind;
                 node.acl = write.acl.clone();
@@ -314,16 +328,18 @@ impl Writing<'_> {
             Some(_) => {}
         }
         node.deadline = next_deadline(&node, write.deadline, self.wall);
+        let view = tree::view(Some(after.clone()), Some(&node)).expect("a value makes a node");
         if node != is {
             self.set_record(path, Some(node));
         }
         self.step(Name::Key(KeyName(after.slot().clone())), what);
+        let (told, previous) = (EventNode::of(&view), previous.map(EventNode::of));
         // Who waits for events takes a directory's value for nothing.
         let valued = previous
             .as_ref()
             .is_some_and(|node| node.directory && node.entry.is_some());
-        self.tell_write(cause, &after, previous, write.silent || valued);
-        Ok(())
+        self.tell_write(cause, &after, told, previous, write.silent || valued);
+        Ok(Some(view))
     }
 
     /// Changes a directory's deadline and nothing else. Its event says that it was changed, but as in
