@@ -289,9 +289,7 @@ impl Keyspace {
             for trace in &traces {
                 // A change supersedes one version, and a tombstone goes with its successor or by
                 // itself: two for each change are all there are.
-                for _ in 0..2 {
-                    self.shrink(trace.slot.drop_oldest(compacted).unwrap_or(0));
-                }
+                self.shrink(trace.slot.drop_oldest(compacted, 2));
                 if let Some(bytes) = trace.slot.spent_at(trace.revision, compacted) {
                     self.shrink(bytes);
                     spent.push(trace.slot.clone());

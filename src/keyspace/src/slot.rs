@@ -243,24 +243,30 @@ impl Slot {
         Some(self.entry(&std::mem::replace(&mut chain.newest, below)))
     }
 
-    /// Drops the oldest version if no revision from `compacted` on shows it any more, and returns
-    /// what it counted towards the bytes in use.
-    pub fn drop_oldest(&self, compacted: u64) -> Option<u64> {
+    /// Drops the oldest versions, at most `max`, as far as no revision from `compacted` on shows them
+    /// any more; returns what they counted towards the bytes in use.
+    pub fn drop_oldest(&self, compacted: u64, max: usize) -> u64 {
         let chain = &mut *self.chain().write();
-        let older = chain.older.as_mut()?;
-        let oldest = older.front()?;
-        let successor = older.get(1).unwrap_or(&chain.newest).header();
-        let tombstone = oldest.created() == 0 && oldest.header().modified < compacted;
-        if successor.modified > compacted && !tombstone {
-            return None;
+        let Some(older) = chain.older.as_mut() else {
+            return 0;
+        };
+        let mut bytes = 0;
+        for _ in 0..max {
+            let Some(oldest) = older.front() else { break };
+            let successor = older.get(1).unwrap_or(&chain.newest).header();
+            let tombstone = oldest.created() == 0 && oldest.header().modified < compacted;
+            if successor.modified > compacted && !tombstone {
+                break;
+            }
+            bytes += self.cost(oldest);
+            older.pop_front();
         }
-        let dropped = older.pop_front()?;
         if older.is_empty() {
             chain.older = None;
         } else if older.capacity() > 4 * older.len() {
             older.shrink_to(2 * older.len());
         }
-        Some(self.cost(&dropped))
+        bytes
     }
 
     /// What the slot still counts towards the bytes in use, if all that is left of it is the
