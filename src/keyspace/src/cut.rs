@@ -19,6 +19,7 @@ use arc_swap::Guard;
 use std::collections::VecDeque;
 use std::ops::Bound;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// Slots or changes copied under one hold of a lock.
 const CHUNK: usize = 256;
@@ -106,6 +107,7 @@ impl Keyspace {
                     user_chunks: count(user_chunks),
                     role_chunks: count(role_chunks),
                 }),
+                stepped: shared.stepped.load(Ordering::Relaxed),
             },
             len_hint: 1 + small + events.len() + slots,
             auth,

@@ -164,6 +164,7 @@ impl Keyspace {
         // Deletions at the last compaction's own revision had to stay for its watchers.
         history.tidied = history.tidied.min(history.find(compacted.0));
         self.shared.compact(revision.0);
+        self.shared.stepped.store(0, Ordering::Relaxed);
         Ok((Outcome::Done, Finished::default()))
     }
 
@@ -237,7 +238,11 @@ impl Keyspace {
                 }
             }
         }
-        Ok((Outcome::Nodes(answers), writing.finish()))
+        let before = self.shared.revision();
+        let finished = writing.finish();
+        let moved = self.shared.revision().0 - before.0;
+        self.shared.stepped.fetch_add(moved, Ordering::Relaxed);
+        Ok((Outcome::Nodes(answers), finished))
     }
 
     fn auth(&self, asked: &AuthChanges) -> Result {

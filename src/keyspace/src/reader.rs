@@ -221,6 +221,12 @@ impl Reader {
         }
     }
 
+    /// Revisions since the last compaction that steps at nodes made: nobody who makes such looks at
+    /// history, nor compacts it.
+    pub fn stepped(&self) -> u64 {
+        self.current.load().stepped.load(Ordering::Relaxed)
+    }
+
     /// The node event counter.
     pub fn event(&self) -> u64 {
         self.current.load().event()

@@ -141,6 +141,10 @@ pub(crate) struct Head {
     /// Not there before there were users.
     #[n(9)]
     pub auth: Option<AuthHead>,
+    /// See [`crate::Reader::stepped`].
+    #[n(10)]
+    #[cbor(default)]
+    pub stepped: u64,
 }
 
 /// What is one for all users and roles.

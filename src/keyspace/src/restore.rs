@@ -92,9 +92,9 @@ impl Restoring {
                 Some(_) | None => return Err(Damaged::new(&record.key, OUT_OF_PLACE)),
             }
         }
-        restoring
-            .shared
-            .publish_with(Vec::new(), restoring.head.event, || {});
+        let (shared, head) = (&restoring.shared, &restoring.head);
+        shared.publish_with(Vec::new(), head.event, || {});
+        shared.stepped.store(head.stepped, Ordering::Relaxed);
         Ok(restoring)
     }
 

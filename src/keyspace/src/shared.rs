@@ -47,6 +47,8 @@ pub(crate) struct Shared {
     open: AtomicBool,
     pub ring: RwLock<Ring>,
     pub bytes: AtomicU64,
+    /// See [`crate::Reader::stepped`].
+    pub stepped: AtomicU64,
     revision: AtomicU64,
     compacted: AtomicU64,
     event: AtomicU64,
@@ -76,6 +78,7 @@ impl Shared {
             revision: AtomicU64::new(revision),
             compacted: AtomicU64::new(compacted),
             event: AtomicU64::new(0),
+            stepped: AtomicU64::new(0),
             cuts: Arc::new(()),
         }
     }

@@ -15,6 +15,11 @@ const REVISION_INTERVAL: Duration = Duration::from_secs(5 * 60);
 const PERIODIC_INTERVAL_MAX: Duration = Duration::from_secs(60 * 60);
 /// Samples of the revision in each period.
 const SAMPLES: u32 = 10;
+/// Where nothing is configured, time between two looks at how much has gathered ...
+const UNASKED_INTERVAL: Duration = Duration::from_secs(1);
+/// ... and how many of the newest revisions are kept when as many came from clients who have no use
+/// for them.
+const UNASKED_REVISIONS: u64 = 100_000;
 
 /// What is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,11 +28,25 @@ pub enum Retention {
     Period(Duration),
     /// This many of the newest revisions.
     Revisions(u64),
+    /// What etcd's clients wrote. ZooKeeper's and etcd v2's have no history and never compact: where
+    /// they write, the newest revisions are kept.
+    Unasked,
+}
+
+/// What a tick looks at.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen {
+    /// The newest revision.
+    pub revision: u64,
+    /// Revisions since the last compaction whose makers have no use for history.
+    pub unwanted: u64,
+    /// Whether this member leads.
+    pub leading: bool,
 }
 
 impl Retention {
-    /// Reads `--auto-compaction-mode` and `--auto-compaction-retention`; none keeps everything.
-    pub fn parse(mode: &str, text: &str) -> Result<Option<Retention>, String> {
+    /// Reads `--auto-compaction-mode` and `--auto-compaction-retention`.
+    pub fn parse(mode: &str, text: &str) -> Result<Retention, String> {
         let failed = |why: String| format!("error parsing CompactionRetention: {why}");
         let retention = match mode {
             "periodic" => match text.parse::<u32>() {
@@ -46,8 +65,8 @@ impl Retention {
             _ => return Err(format!("unknown auto-compaction-mode {mode:?}")),
         };
         Ok(match retention {
-            Retention::Period(Duration::ZERO) | Retention::Revisions(0) => None,
-            Retention::Period(_) | Retention::Revisions(_) => Some(retention),
+            Retention::Period(Duration::ZERO) | Retention::Revisions(0) => Retention::Unasked,
+            Retention::Period(_) | Retention::Revisions(_) | Retention::Unasked => retention,
         })
     }
 }
@@ -80,12 +99,16 @@ impl Compactor {
         match self.retention {
             Retention::Period(period) => period.min(PERIODIC_INTERVAL_MAX) / SAMPLES,
             Retention::Revisions(_) => REVISION_INTERVAL,
+            Retention::Unasked => UNASKED_INTERVAL,
         }
     }
 
     /// A tick: what to compact, if anything. Only the leader compacts; the others keep their
     /// samples, so that a new leader goes on where the old one stopped.
-    pub fn tick(&mut self, now: Duration, revision: u64, leading: bool) -> Option<u64> {
+    pub fn tick(&mut self, now: Duration, seen: Seen) -> Option<u64> {
+        let Seen {
+            revision, leading, ..
+        } = seen;
         match self.retention {
             Retention::Period(period) => {
                 let oldest = self.samples.front().copied().unwrap_or(revision);
@@ -107,6 +130,11 @@ impl Compactor {
                 let at = revision.saturating_sub(kept);
                 (leading && at > 0 && at != self.last_revision).then_some(at)
             }
+            Retention::Unasked => {
+                let due = leading && seen.unwanted >= UNASKED_REVISIONS;
+                let at = revision.saturating_sub(UNASKED_REVISIONS);
+                (due && at > self.last_revision).then_some(at)
+            }
         }
     }
 
@@ -123,9 +151,12 @@ pub async fn drive(mut compactor: Compactor, gate: &Gate, started: Instant) {
     loop {
         sleep(compactor.tick_interval()).await;
         let status = gate.status();
-        let leading = status.leader == status.member;
-        let newest = gate.reader().revision().0;
-        let Some(revision) = compactor.tick(started.elapsed(), newest, leading) else {
+        let seen = Seen {
+            revision: gate.reader().revision().0,
+            unwanted: gate.reader().stepped(),
+            leading: status.leader == status.member,
+        };
+        let Some(revision) = compactor.tick(started.elapsed(), seen) else {
             continue;
         };
         info!(revision, "starting auto compaction");
@@ -151,26 +182,25 @@ mod tests {
     #[test]
     fn retention_is_hours_without_a_unit() {
         let parse = Retention::parse;
-        assert_eq!(parse("periodic", "0"), Ok(None));
-        assert_eq!(parse("revision", "0"), Ok(None));
-        assert_eq!(
-            parse("periodic", "5"),
-            Ok(Some(Retention::Period(minutes(300))))
-        );
-        assert_eq!(
-            parse("periodic", "5m"),
-            Ok(Some(Retention::Period(minutes(5))))
-        );
-        assert_eq!(
-            parse("revision", "1000"),
-            Ok(Some(Retention::Revisions(1000)))
-        );
+        assert_eq!(parse("periodic", "0"), Ok(Retention::Unasked));
+        assert_eq!(parse("revision", "0"), Ok(Retention::Unasked));
+        assert_eq!(parse("periodic", "5"), Ok(Retention::Period(minutes(300))));
+        assert_eq!(parse("periodic", "5m"), Ok(Retention::Period(minutes(5))));
+        assert_eq!(parse("revision", "1000"), Ok(Retention::Revisions(1000)));
         assert!(parse("periodic", "-1").is_err());
         assert!(parse("revision", "5m").is_err());
         assert_eq!(
             parse("daily", "1"),
             Err("unknown auto-compaction-mode \"daily\"".into())
         );
+    }
+
+    fn seen(revision: u64) -> Seen {
+        Seen {
+            revision,
+            unwanted: 0,
+            leading: true,
+        }
     }
 
     /// Every tick's decision, with one revision a minute from 1 on, until `until`.
@@ -180,7 +210,7 @@ mod tests {
         let mut now = compactor.tick_interval();
         while now <= until {
             let minute = now.as_secs() / 60;
-            if let Some(revision) = compactor.tick(now, minute + 1, true) {
+            if let Some(revision) = compactor.tick(now, seen(minute + 1)) {
                 compactor.compacted(now, revision);
                 compactions.push((minute, revision));
             }
@@ -213,10 +243,34 @@ mod tests {
     #[test]
     fn only_the_leader_cuts_and_failures_are_tried_again() {
         let mut compactor = Compactor::new(Retention::Revisions(1), Duration::ZERO, 0);
-        assert_eq!(compactor.tick(minutes(5), 9, false), None);
-        assert_eq!(compactor.tick(minutes(10), 9, true), Some(8));
-        assert_eq!(compactor.tick(minutes(15), 9, true), Some(8));
+        let following = Seen {
+            leading: false,
+            ..seen(9)
+        };
+        assert_eq!(compactor.tick(minutes(5), following), None);
+        assert_eq!(compactor.tick(minutes(10), seen(9)), Some(8));
+        assert_eq!(compactor.tick(minutes(15), seen(9)), Some(8));
         compactor.compacted(minutes(15), 8);
-        assert_eq!(compactor.tick(minutes(20), 9, true), None);
+        assert_eq!(compactor.tick(minutes(20), seen(9)), None);
+    }
+
+    #[test]
+    fn unasked_only_what_nobody_wants_is_cut() {
+        let mut compactor = Compactor::new(Retention::Unasked, Duration::ZERO, 1);
+        let mut tick = |revision, unwanted| {
+            let seen = Seen {
+                unwanted,
+                ..seen(revision)
+            };
+            compactor.tick(minutes(1), seen)
+        };
+        assert_eq!(
+            tick(5_000_000, 0),
+            None,
+            "etcd's clients compact themselves"
+        );
+        assert_eq!(tick(5_000_000, UNASKED_REVISIONS - 1), None);
+        assert_eq!(tick(UNASKED_REVISIONS, UNASKED_REVISIONS), None);
+        assert_eq!(tick(150_000, UNASKED_REVISIONS), Some(50_000));
     }
 }

@@ -306,8 +306,8 @@ impl Config {
         possible.unwrap_or(BCRYPT_COST_DEFAULT)
     }
 
-    /// What automatic compaction keeps; none means all.
-    pub fn retention(&self) -> Result<Option<Retention>, String> {
+    /// What automatic compaction keeps.
+    pub fn retention(&self) -> Result<Retention, String> {
         Retention::parse(&self.auto_compaction_mode, &self.auto_compaction_retention)
     }
 

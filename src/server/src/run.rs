@@ -407,10 +407,8 @@ impl<'a> Member<'a> {
 
     /// Forgets old revisions as configured, for ever.
     async fn compact(&self) {
-        // Checked with the rest of the configuration.
-        let Ok(Some(retention)) = self.config.retention() else {
-            return std::future::pending().await;
-        };
+        let retention = self.config.retention();
+        let retention = retention.expect("it was checked with the rest of the configuration");
         let started = tokio::time::Instant::now();
         let revision = || self.gate.reader().revision().0;
         let compactor = Compactor::new(retention, Duration::ZERO, revision());

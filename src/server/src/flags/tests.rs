@@ -1,4 +1,5 @@
 use super::*;
+use crate::compaction::Retention;
 use crate::config::{ClusterState, LogFormat};
 use std::io;
 
@@ -113,7 +114,7 @@ fn without_flags_the_defaults_hold() {
         "http://localhost:2379"
     );
     assert_eq!(config.quota(), Some(2 << 30));
-    assert_eq!(config.retention(), Ok(None));
+    assert_eq!(config.retention(), Ok(Retention::Unasked));
     let members = config.initial_members().expect("founds a cluster");
     assert_eq!(members["default"].to_string(), "http://localhost:2380");
 }
@@ -233,7 +234,7 @@ cert-file: ''
     assert_eq!(config.watch_progress_interval.as_secs(), 5);
     assert_eq!(config.listen_client_urls.0.len(), 2);
     assert_eq!(config.log_outputs.0, ["stderr", "stdout"]);
-    assert!(matches!(config.retention(), Ok(Some(_))));
+    assert!(matches!(config.retention(), Ok(Retention::Period(_))));
     assert!(
         remarks
             .iter()
