@@ -84,7 +84,7 @@ async fn a_checkpoint_that_took_long_is_followed_by_another() -> anyhow::Result<
     replica.read_index().await?;
     let held = images.lock().await;
     let before = *held;
-    for n in 0..30 {
+    for n in 0..100 {
         replica.propose(put(&format!("k{n}"), "v")).await?;
     }
     drop(held);

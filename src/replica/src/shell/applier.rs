@@ -23,6 +23,10 @@ const INCREMENTS_MAX: u32 = 8;
 /// that a flat image costs less.
 const INCREMENT_RECORDS_MAX: usize = 10_000;
 const INCREMENT_SHARE: usize = 50;
+/// However much is written, an image of the state is not written before the log since the last one
+/// is one of so many of what the state takes: else writing it would take the more of a member's time
+/// the more it holds. What a restart has to replay stays in proportion to what it has to read.
+const LOG_SHARE: u64 = 4;
 
 /// The machine, and who must know what it did.
 pub struct Applier {
@@ -157,42 +161,46 @@ impl Applier {
     /// Starts a checkpoint when enough was applied since the last.
     fn checkpoint(&mut self) {
         let config = &self.watch.shared.config;
+        let image_bytes = self.watch.shared.reader.bytes_in_use() / LOG_SHARE;
         let own = &mut self.checkpoints;
-        let due = own.entries >= config.checkpoint_entries || own.bytes >= config.checkpoint_bytes;
+        let due = own.entries >= config.checkpoint_entries
+            || own.bytes >= config.checkpoint_bytes.max(image_bytes);
         if !due || own.busy {
             return;
         }
-        own.busy = true;
         own.entries = 0;
-        own.bytes = 0;
-        let owner = self.watch.shared.owner();
-        let (whole_mark, whole) = self
-            .machine
-            .cut(owner, None)
-            .expect("a whole cut is always possible");
-        let place = (self.machine.place().index, self.machine.revision());
-        let wants_image = std::mem::take(&mut own.image_wanted) || own.increments >= INCREMENTS_MAX;
-        let since = own.newest.replace(place).filter(|_| !wants_image);
-        let records_max = (whole.len_hint() / INCREMENT_SHARE).min(INCREMENT_RECORDS_MAX);
-        let increment = since.and_then(|(index, revision)| {
-            let (mark, cut) = self.machine.cut(owner, Some(revision))?;
-            (cut.len_hint() <= records_max).then_some((index, mark, cut))
-        });
-        let job = match increment {
-            Some((since, mark, cut)) => {
-                own.increments += 1;
-                Job::Increment { since, mark, cut }
-            }
-            None => {
-                own.increments = 0;
-                Job::Image {
-                    mark: whole_mark,
-                    cut: whole,
-                }
-            }
+        let pays = own.image_wanted || own.bytes >= image_bytes;
+        let whole = self.machine.cut(self.watch.shared.owner(), None);
+        let (mark, cut) = whole.expect("a whole cut is always possible");
+        let increment = self.increment(cut.len_hint());
+        let increments = increment
+            .as_ref()
+            .map_or(0, |_| self.checkpoints.increments + 1);
+        let image = pays.then_some(Job::Image { mark, cut });
+        let Some(job) = increment.or(image) else {
+            return;
         };
+        let own = &mut self.checkpoints;
+        own.increments = increments;
+        own.busy = true;
+        own.image_wanted = false;
+        own.bytes = 0;
+        own.newest = Some((self.machine.place().index, self.machine.revision()));
         // Fails only at the end, when no checkpoint is needed.
         self.watch.shared.checkpoint_jobs.send(job).ok();
+    }
+
+    /// What changed since the last checkpoint, if it can be laid over that and is little beside all
+    /// `records`.
+    fn increment(&self, records: usize) -> Option<Job> {
+        let own = &self.checkpoints;
+        let may = !own.image_wanted && own.increments < INCREMENTS_MAX;
+        let (since, revision) = own.newest.filter(|_| may)?;
+        let (mark, cut) = self
+            .machine
+            .cut(self.watch.shared.owner(), Some(revision))?;
+        let records_max = (records / INCREMENT_SHARE).min(INCREMENT_RECORDS_MAX);
+        (cut.len_hint() <= records_max).then_some(Job::Increment { since, mark, cut })
     }
 }
 
