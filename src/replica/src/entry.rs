@@ -31,6 +31,9 @@ pub struct Ticket {
     pub seq: u64,
 }
 
+/// What a batch's bytes take at most before its steps': six numbers in CBOR.
+const HEADER_BYTES_MAX: usize = 6 * 9;
+
 /// One thing to do.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
 pub enum Step {
@@ -81,19 +84,27 @@ impl From<protobuf::ProtobufError> for Unreadable {
     }
 }
 
-/// A step's bytes, ready to be copied into a batch.
-pub fn encode_step(step: &Step) -> Vec<u8> {
-    minicbor::to_vec(step).expect("writing to memory cannot fail")
+/// What a step's bytes are expected to take beside the values in it.
+const STEP_BYTES: usize = 128;
+
+/// The bytes of steps, one after the other, ready to be copied into a batch.
+pub fn encode_steps(steps: &[Step]) -> Vec<u8> {
+    let mut encoded = Vec::with_capacity(steps.len() * STEP_BYTES);
+    for step in steps {
+        minicbor::encode(step, &mut encoded).expect("writing to memory cannot fail");
+    }
+    encoded
 }
 
-/// A batch's bytes, from the bytes of its steps.
+/// A batch's bytes, from the bytes of its steps, as [`encode_steps`] gives them.
 pub fn encode_batch<'a>(
     ticket: Ticket,
     wall: WallMs,
     steps_len: usize,
-    steps: impl Iterator<Item = &'a [u8]>,
+    steps: impl Iterator<Item = &'a [u8]> + Clone,
 ) -> Vec<u8> {
-    let mut e = Encoder::new(Vec::new());
+    let len_bytes: usize = steps.clone().map(<[u8]>::len).sum();
+    let mut e = Encoder::new(Vec::with_capacity(HEADER_BYTES_MAX + len_bytes));
     let header = e
         .array(5)
         .and_then(|e| e.u64(ticket.origin))

@@ -12,6 +12,10 @@ use store::{Fault, LogEntry, LogReader};
 
 /// Content of one entry. A larger group of steps travels alone.
 pub const BATCH_BYTES_MAX: usize = 1 << 20;
+/// Steps in one entry. Who waits for an entry is answered once all of it is applied: were all that
+/// arrived during a round in one, its clients would go through every stage in step, and while one
+/// stage works the others would wait.
+const BATCH_STEPS_MAX: usize = 64;
 
 /// How much of the log is read at once.
 const SCAN_BYTES: u64 = 4 << 20;
@@ -54,13 +58,9 @@ pub struct Proposal<W> {
 impl<W> Proposal<W> {
     /// Encodes the steps; done where they are proposed, so that the replica's thread need not.
     pub fn new(steps: Vec<Step>, waiter: W) -> Proposal<W> {
-        let mut encoded = Vec::new();
-        for step in &steps {
-            encoded.extend_from_slice(&entry::encode_step(step));
-        }
         Proposal {
+            encoded: entry::encode_steps(&steps),
             steps,
-            encoded,
             waiter,
         }
     }
@@ -198,9 +198,9 @@ impl<W: Waiter> Proposals<W> {
 
     /// Steps that only a leader may decide; void if this member does not lead. Nobody waits.
     pub fn propose_leading(&mut self, core: &mut Core, wall: WallMs, steps: &[Step]) {
-        let encoded: Vec<Vec<u8>> = steps.iter().map(entry::encode_step).collect();
+        let encoded = entry::encode_steps(steps);
         let ticket = self.next_ticket();
-        let encoded = encoded.iter().map(Vec::as_slice);
+        let encoded = std::iter::once(encoded.as_slice());
         let batch = entry::encode_batch(ticket, wall, steps.len(), encoded);
         // Refused means that someone else's clock counts now.
         core.propose_leading(batch.into()).ok();
@@ -222,13 +222,15 @@ impl<W: Waiter> Proposals<W> {
     /// What goes into the next entry; those who gave up while they waited for a leader are left out.
     fn next_group(&mut self) -> Vec<Proposal<W>> {
         let mut group: Vec<Proposal<W>> = Vec::new();
-        let mut bytes = 0;
+        let (mut bytes, mut steps) = (0, 0);
         while let Some(next) = self.queue.front() {
-            let fits = group.is_empty() || bytes + next.len_bytes() <= BATCH_BYTES_MAX;
-            if !fits {
+            let fits = bytes + next.len_bytes() <= BATCH_BYTES_MAX
+                && steps + next.steps.len() <= BATCH_STEPS_MAX;
+            if !fits && !group.is_empty() {
                 break;
             }
             bytes += next.len_bytes();
+            steps += next.steps.len();
             let next = self.queue.pop_front().expect("it has a front");
             if !next.waiter.gave_up() {
                 group.push(next);

@@ -85,20 +85,17 @@ impl Applier {
         self.checkpoints.bytes += bytes;
     }
 
-    /// Applies entries in order, and answers.
+    /// Applies entries in order, and answers after each: who waits for the first need not wait for
+    /// the last.
     pub fn apply(&mut self, entries: Vec<Committed<Reply>>) {
-        let mut answers = Vec::new();
         for committed in entries {
             let began = Instant::now();
             let effect = self.machine.apply(&committed.prepared, &mut self.watch);
             self.account(began.elapsed(), committed.len_bytes);
             self.roster_changed(&committed, &effect);
-            answers.push((effect.steps, committed.waiters));
-        }
-        // Before anyone is answered: what an answer says can be read.
-        self.watch.shared.applied_up_to(self.machine.place());
-        for (outcomes, waiters) in answers {
-            answer(outcomes, waiters);
+            // Before anyone is answered: what an answer says can be read.
+            self.watch.shared.applied_up_to(self.machine.place());
+            answer(effect.steps, committed.waiters);
         }
         self.checkpoint();
     }
