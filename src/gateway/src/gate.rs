@@ -11,7 +11,7 @@ use keyspace::command::{Alarm, AlarmChange};
 use keyspace::{Command, LeaseId, Outcome, Principal, Reader, Refusal, Revision};
 use replica::roster::{Description, Member, NewMember, Version};
 use replica::stats::{PeersStats, Stats};
-use replica::{Handle, MemberError, Status, Unavailable};
+use replica::{Answered, Handle, MemberError, Status, Unavailable};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use thiserror::Error;
@@ -31,17 +31,6 @@ pub struct Accepted {
     pub revision: Revision,
     /// The answer.
     pub outcome: Outcome,
-}
-
-/// What one of several commands came to.
-#[derive(Clone, Debug)]
-pub struct Answered {
-    /// The keyspace's revision after the command.
-    pub revision: Revision,
-    /// The node event counter after it.
-    pub event: u64,
-    /// The answer, or why nothing was done.
-    pub outcome: Result<Outcome, Refusal>,
 }
 
 /// Why a request was not answered.
@@ -95,10 +84,10 @@ impl Gate {
     pub async fn propose(&self, by: &Principal, mut command: Command) -> Result<Accepted, Error> {
         command.set_principal(by);
         self.spare(cost(&command)).await?;
-        let applied = self.shared.replica.propose(command).await?;
+        let answered = self.shared.replica.propose(command).await?;
         Ok(Accepted {
-            revision: applied.revision,
-            outcome: applied.outcome?,
+            revision: answered.revision,
+            outcome: answered.outcome?,
         })
     }
 
@@ -116,15 +105,11 @@ impl Gate {
         if let Some(alarm) = alarm {
             commands.insert(0, alarm);
         }
-        let applied = self.shared.replica.propose_all(commands);
+        let answered = self.shared.replica.propose_all(commands);
         async move {
-            let answered = applied.await?.into_iter().skip(ahead);
-            let answered = answered.map(|applied| Answered {
-                revision: applied.revision,
-                event: applied.event,
-                outcome: applied.outcome,
-            });
-            Ok(answered.collect())
+            let mut answered = answered.await?;
+            answered.drain(..ahead);
+            Ok(answered)
         }
     }
 

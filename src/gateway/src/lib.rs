@@ -19,12 +19,12 @@ mod testing;
 pub mod watch;
 
 pub use events::{EventHub, EventStream, Interest, News, Unwaited};
-pub use gate::{Accepted, Answered, Error, Gate};
+pub use gate::{Accepted, Error, Gate};
 pub use keyspace::{self, Principal};
 pub use limits::Limits;
 pub use nodes::{NodeEvent, NodeHub, NodeWatcher};
 pub use replica::roster::{Description, Member, NewMember, Version};
 pub use replica::stats;
-pub use replica::{MemberError, MemberRefusal, Status, Unavailable};
+pub use replica::{Answered, MemberError, MemberRefusal, Status, Unavailable};
 pub use sessions::SessionKey;
 pub use watch::{Delivery, Hub, WatchStream};

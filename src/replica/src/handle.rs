@@ -3,7 +3,7 @@
 use crate::entry::Step;
 use crate::expiry::Renewal;
 use crate::identity::member_id;
-use crate::machine::StepOutcome;
+use crate::machine::{Answered, StepOutcome};
 use crate::proposals::Proposal;
 use crate::roster::{Description, MemberChange, NewMember, Version};
 use crate::shell::inbox::Order;
@@ -12,7 +12,7 @@ use crate::shell::{Reply, Shared, wall_ms};
 use crate::stats::{PeersStats, Stats};
 use crate::transport::{PeerService, call};
 use crate::{Failure, Member, MemberError, MemberRefusal, Status, Unavailable};
-use keyspace::{Applied, Command, LeaseId, Reader};
+use keyspace::{Command, LeaseId, Reader};
 use proto::peer::peer_server::PeerServer;
 use proto::peer::{LeaseCall, PromoteCall, PromoteResult};
 use std::sync::Arc;
@@ -45,9 +45,9 @@ impl Handle {
     }
 
     /// Replicates a command and answers once it is applied here.
-    pub async fn propose(&self, command: Command) -> Result<Applied, Unavailable> {
-        let mut applied = self.propose_all(vec![command]).await?;
-        Ok(applied.pop().expect("one command has one outcome"))
+    pub async fn propose(&self, command: Command) -> Result<Answered, Unavailable> {
+        let mut answered = self.propose_all(vec![command]).await?;
+        Ok(answered.pop().expect("one command has one outcome"))
     }
 
     /// Replicates commands together and in order, with nothing of others between them, and answers
@@ -58,17 +58,17 @@ impl Handle {
     pub fn propose_all(
         &self,
         commands: Vec<Command>,
-    ) -> impl Future<Output = Result<Vec<Applied>, Unavailable>> + Send + use<> {
+    ) -> impl Future<Output = Result<Vec<Answered>, Unavailable>> + Send + use<> {
         let outcomes = self.propose_steps(commands.into_iter().map(Step::Command).collect());
         async move {
-            let applied = outcomes
+            let answered = outcomes
                 .await?
                 .into_iter()
                 .filter_map(|outcome| match outcome {
-                    StepOutcome::Applied(applied) => Some(applied),
+                    StepOutcome::Answered(answered) => Some(answered),
                     StepOutcome::Roster(_) => None,
                 });
-            Ok(applied.collect())
+            Ok(answered.collect())
         }
     }
 
@@ -612,7 +612,7 @@ fn healthy_since() -> Instant {
 fn roster_outcome(outcomes: Vec<StepOutcome>) -> Result<(), MemberError> {
     let roster = outcomes.into_iter().find_map(|outcome| match outcome {
         StepOutcome::Roster(outcome) => Some(outcome),
-        StepOutcome::Applied(_) => None,
+        StepOutcome::Answered(_) => None,
     });
     let outcome = roster.expect("a change of the roster has an outcome of its kind");
     outcome.map_err(MemberError::Refused)

@@ -22,6 +22,7 @@ mod transport;
 
 pub use config::{Config, StartError};
 pub use handle::Handle;
+pub use machine::Answered;
 pub use roster::{Member, NewMember};
 pub use shell::start::{start, start_in_memory};
 pub use transport::PeerService;

@@ -7,7 +7,9 @@ use crate::entry::{
 use crate::roster::{MemberChange, Roster};
 use crate::{Member, MemberRefusal};
 use bytes::Bytes;
-use keyspace::{Applied, Command, Cut, Keyspace, Reader, Revision, Stamp, WallMs};
+use keyspace::{
+    Applied, Command, Cut, Keyspace, Outcome, Reader, Refusal, Revision, Stamp, WallMs,
+};
 use minicbor::{Decode, Encode};
 use std::collections::BTreeMap;
 use store::{LogEntry, Mark, Record};
@@ -108,11 +110,22 @@ pub struct Effect {
     pub change: Option<MemberChange>,
 }
 
+/// What a command came to, for whoever asked: its changes were for the observer.
+#[derive(Clone, Debug)]
+pub struct Answered {
+    /// The keyspace's revision after the command.
+    pub revision: Revision,
+    /// The node event counter after it.
+    pub event: u64,
+    /// The answer, or why nothing was done.
+    pub outcome: Result<Outcome, Refusal>,
+}
+
 /// What came of one step.
 #[derive(Debug)]
 pub enum StepOutcome {
     /// Of a command.
-    Applied(Applied),
+    Answered(Answered),
     /// Of a change to the roster.
     Roster(Result<(), MemberRefusal>),
 }
@@ -289,7 +302,11 @@ impl Machine {
             Step::Command(command) => {
                 let applied = self.keyspace.apply(stamp, command);
                 observer.applied(command, &applied);
-                StepOutcome::Applied(applied)
+                StepOutcome::Answered(Answered {
+                    revision: applied.revision,
+                    event: applied.event,
+                    outcome: applied.outcome,
+                })
             }
             Step::Describe(description) => {
                 let outcome = self.roster.describe(description);

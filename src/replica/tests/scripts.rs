@@ -354,7 +354,7 @@ fn show(committed: &Committed<Token>, outcomes: Option<&[StepOutcome]>) -> Strin
     };
     for outcome in outcomes {
         let written = match outcome {
-            StepOutcome::Applied(applied) => write!(text, " revision={}", applied.revision),
+            StepOutcome::Answered(answered) => write!(text, " revision={}", answered.revision),
             StepOutcome::Roster(Ok(())) => Ok(()),
             StepOutcome::Roster(Err(refusal)) => write!(text, " refused: {refusal}"),
         };

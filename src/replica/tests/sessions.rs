@@ -3,8 +3,8 @@
 mod common;
 
 use common::{Node, attach, cluster, eventually, leader, open_session, write_in_turn};
-use keyspace::{Applied, LeaseId, Refusal};
-use replica::{Handle, Unavailable};
+use keyspace::{LeaseId, Refusal};
+use replica::{Answered, Handle, Unavailable};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -89,7 +89,7 @@ async fn writes_take_effect_in_the_order_of_the_calls() -> anyhow::Result<()> {
 async fn write_until(
     handle: Handle,
     over: Arc<AtomicBool>,
-) -> Vec<Result<Vec<Applied>, Unavailable>> {
+) -> Vec<Result<Vec<Answered>, Unavailable>> {
     const UNDER_WAY: usize = 64;
     let (mut calls, mut answered) = (VecDeque::new(), Vec::new());
     for seq in 0.. {

@@ -173,8 +173,8 @@ impl World {
         });
         match (waiting.what, answer) {
             (_, Answer::Unknown) => {}
-            (What::Proposal(place), Answer::Applied(applied)) => {
-                let mut response = translate::response(&applied);
+            (What::Proposal(place), Answer::Answered(answered)) => {
+                let mut response = translate::response(&answered);
                 if self.options.plant == Some(Plant::WrongRevision) && self.rng.permille(20) {
                     response.revision = response.revision.map(|r| r + 1);
                 }

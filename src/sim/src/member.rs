@@ -4,7 +4,6 @@
 
 use bytes::Bytes;
 use keyspace::{Applied, Command, LeaseId, WallMs};
-use replica::MemberRefusal;
 use replica::core::{
     Core, CoreConfig, MessageKind, Outgoing, Refused, Role, View, announced, snapshot_message,
 };
@@ -16,6 +15,7 @@ use replica::machine::{
 use replica::proposals::{Proposal, Proposals, Waiter, Waiters, newest_run};
 use replica::reads::Reads;
 use replica::roster::{MemberChange, Roster};
+use replica::{Answered, MemberRefusal};
 use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -109,7 +109,7 @@ pub struct Image {
 #[derive(Clone, Debug)]
 pub enum Answer {
     /// To a command.
-    Applied(Applied),
+    Answered(Answered),
     /// The read is possible now.
     Readable,
     /// To a keep-alive.
@@ -642,7 +642,7 @@ fn answer(outcomes: Option<Vec<StepOutcome>>, waiters: Waiters<Token>, out: &mut
     for (steps_len, token) in waiters {
         assert_eq!(steps_len, 1, "every proposal here is one step");
         let answer = match outcomes.next().expect("an outcome for every step") {
-            StepOutcome::Applied(applied) => Answer::Applied(applied),
+            StepOutcome::Answered(answered) => Answer::Answered(answered),
             StepOutcome::Roster(outcome) => Answer::Roster(outcome),
         };
         out.answers.push((token, answer));

@@ -13,7 +13,8 @@ use crate::workload::{KEYS, TTLS_MS};
 use crate::world::World;
 use keyspace::command::{Attach, Grant, Nodes, Session, Turn};
 use keyspace::node::Action;
-use keyspace::{Applied, Cause, Command, LeaseId, NodeOp, Refusal};
+use keyspace::{Cause, Command, LeaseId, NodeOp, Refusal};
+use replica::Answered;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Clients with a session.
@@ -333,10 +334,10 @@ impl World {
         };
         let client = &mut self.sessions.clients[nth];
         let refusal = match answer {
-            Answer::Applied(Applied { outcome, .. }) => outcome.as_ref().err(),
+            Answer::Answered(Answered { outcome, .. }) => outcome.as_ref().err(),
             _ => None,
         };
-        let accepted = matches!(answer, Answer::Applied(_)) && refusal.is_none();
+        let accepted = matches!(answer, Answer::Answered(_)) && refusal.is_none();
         let mut over = matches!(refusal, Some(Refusal::LeaseNotFound(_)));
         let current = match (client.writes.remove(&token), &client.state) {
             (

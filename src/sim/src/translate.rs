@@ -4,8 +4,8 @@ use crate::checker::kv::{self, Answer, Guard, Op, Reply, Request, Response, Txn}
 use crate::checker::watch::Event;
 use bytes::Bytes;
 use keyspace::command::{Delete, Filter, Grant, Guard as KeyGuard, Put, Range, Relation, Test};
-use keyspace::{Applied, Change, Command, End, Entry, LeaseId, Outcome, Principal};
-use keyspace::{Refusal, Revision, Span};
+use keyspace::{Change, Command, End, Entry, LeaseId, Outcome, Principal, Refusal, Revision, Span};
+use replica::Answered;
 
 /// The node that all keys are beneath.
 pub const KEYS_PATH: &[u8] = b"/key";
@@ -112,15 +112,15 @@ fn op(asked: &Op) -> keyspace::command::Op {
 }
 
 /// What came of a request. An answer of the wrong kind is a defect of the keyspace: it panics.
-pub fn response(applied: &Applied) -> Response {
-    let reply = match &applied.outcome {
+pub fn response(answered: &Answered) -> Response {
+    let reply = match &answered.outcome {
         Ok(Outcome::Txn(outcome)) => txn_reply(outcome),
         Ok(Outcome::Done | Outcome::Ended(_)) => Reply::Done,
         Ok(Outcome::Nodes(_)) => panic!("nothing here addresses nodes"),
         Err(refusal) => refused(refusal),
     };
     Response {
-        revision: Some(applied.revision.0),
+        revision: Some(answered.revision.0),
         reply: Some(reply),
     }
 }
