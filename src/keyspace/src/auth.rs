@@ -118,7 +118,7 @@ impl Role {
         Some(self.changed(modified))
     }
 
-    fn changed(self, modified: u64) -> Role {
+    pub(crate) fn changed(self, modified: u64) -> Role {
         Role {
             modified,
             ranges: OnceLock::new(),

@@ -314,9 +314,11 @@ impl RoleRecord {
 
     pub fn to_role(&self) -> Role {
         let permissions = self.permissions.iter();
-        permissions.fold(Role::new(self.created), |role, it| {
+        let role = permissions.fold(Role::new(self.created), |role, it| {
             role.with(&it.span, it.may, self.modified)
-        })
+        });
+        // One without permissions may have had some.
+        role.changed(self.modified)
     }
 }
 
