@@ -37,6 +37,8 @@ use std::sync::Arc;
 pub struct Options {
     /// Where v2's `/` lies in the shared keyspace.
     pub root: Root,
+    /// Refuse changes of members that would cost the quorum \[strict-reconfig-check\].
+    pub strict_reconfig: bool,
 }
 
 /// What all requests share.

@@ -106,9 +106,21 @@ async fn add(shared: &Shared, headers: &HeaderMap, body: Body) -> Result<Respons
         peer_urls: peer_urls(headers, body).await?,
         ..NewMember::default()
     };
+    if shared.options.strict_reconfig && !all_are_connected(shared) {
+        return Err(refused(MemberRefusal::Unhealthy.into(), ""));
+    }
     let added = shared.gate.member_add(new).await;
     let member = added.map_err(|error| refused(error, ""))?;
     Ok(answer(shared, StatusCode::CREATED, &member))
+}
+
+/// Whether every member is there: the last etcd that serves v2 adds none before, where later ones ask
+/// for a quorum.
+fn all_are_connected(shared: &Shared) -> bool {
+    let (own, connected) = (shared.gate.status().member, shared.gate.connected());
+    let members = shared.gate.members();
+    let mut others = members.iter().filter(|member| member.id != own);
+    others.all(|member| connected.contains(&member.id))
 }
 
 async fn remove(shared: &Shared, name: &str) -> Result<Response, Failure> {

@@ -229,6 +229,7 @@ impl<'a> Member<'a> {
         let etcd = etcd_v3::service(gate.clone(), options);
         let v2 = etcd_v2::Options {
             root: config.v2_root.clone(),
+            strict_reconfig: config.strict_reconfig_check,
         };
         let etcd_v2 = config.enable_v2.then(|| EtcdV2::new(gate.clone(), v2));
         let listens = !config.listen_zookeeper_urls.0.0.is_empty();
