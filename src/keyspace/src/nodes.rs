@@ -26,6 +26,8 @@ impl Writing<'_> {
             lease: put.lease,
             event: self.next_event(&put.key),
             reborn: false,
+            restricted: self.shared.is_restricted()
+                && self.with_tree(|tree| tree.acl(&put.key).is_some()),
         };
         let (before, after) = self.write(&write, None);
         if write.event == 0 {

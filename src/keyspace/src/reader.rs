@@ -11,6 +11,7 @@ use crate::lease::Lease;
 use crate::node::{Event, NodeView};
 use crate::read::{self, Snapshot, View};
 use crate::shared::Shared;
+use crate::slot::Entry;
 use crate::tree::{self, Tree};
 use crate::types::{End, LeaseId, Revision, Span, WallMs};
 use arc_swap::ArcSwap;
@@ -299,6 +300,26 @@ impl Reader {
     /// The same of all that a transaction touches, whichever branch it takes.
     pub fn check_txn(&self, who: &Principal, txn: &Txn) -> Result<(), Refusal> {
         self.current.load().check_txn(who, txn)
+    }
+
+    /// Refuses to show what came while an access list protected its key, unless that is what the key
+    /// still holds: then who protects it now is asked for, and who has opened it has opened this.
+    pub fn check_past<'e>(
+        &self,
+        who: &Principal,
+        entries: impl IntoIterator<Item = &'e Entry>,
+    ) -> Result<(), Refusal> {
+        let shared = self.current.load();
+        let is_held = |entry: &Entry| {
+            let held = shared.find(entry.key());
+            let held = held.and_then(|slot| slot.live_at(shared.revision().0));
+            held.is_some_and(|held| held.modified() == entry.modified())
+        };
+        let mut entries = entries.into_iter();
+        match entries.any(|entry| entry.is_restricted() && !is_held(entry)) {
+            true => shared.refuse_bound(who),
+            false => Ok(()),
+        }
     }
 
     /// Refuses what someone's roles do not permit with one key; of access lists, nothing is asked.

@@ -524,6 +524,9 @@ pub(crate) struct VersionRecord<'b> {
     pub null: bool,
     #[n(10)]
     pub born_event: u64,
+    #[n(11)]
+    #[cbor(default)]
+    pub restricted: bool,
 }
 
 impl<'b> VersionRecord<'b> {
@@ -540,6 +543,7 @@ impl<'b> VersionRecord<'b> {
             event: entry.event(),
             null: entry.is_null(),
             born_event: entry.created_event(),
+            restricted: entry.is_restricted(),
         }
     }
 
@@ -565,6 +569,7 @@ impl<'b> VersionRecord<'b> {
             written: self.written,
             event: self.event,
             null: self.null,
+            restricted: self.restricted,
         };
         let birth = Birth {
             wall: self.born,

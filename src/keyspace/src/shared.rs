@@ -156,6 +156,11 @@ impl Shared {
         refuse_if(denied)
     }
 
+    /// Refuses those whom access lists bind.
+    pub fn refuse_bound(&self, who: &Principal) -> Result<(), Refusal> {
+        refuse_if(is_bound(&self.auth(), who))
+    }
+
     /// The newest revision that readers may see.
     pub fn revision(&self) -> Revision {
         Revision(self.revision.load(Ordering::Acquire))

@@ -38,6 +38,8 @@ pub(crate) struct Figures {
     pub event: u64,
     /// The value is empty because there is none.
     pub null: bool,
+    /// The key was a node with an access list.
+    pub restricted: bool,
 }
 
 impl Figures {
@@ -46,6 +48,7 @@ impl Figures {
         Figures {
             event,
             null: false,
+            restricted: false,
             created: 0,
             modified,
             sub,
@@ -71,8 +74,9 @@ struct Header {
 }
 
 const NULL_BIT: u32 = 1 << 31;
+const RESTRICTED_BIT: u32 = 1 << 30;
 /// Changes that one revision can hold.
-pub(crate) const SUB_MAX: u32 = NULL_BIT - 1;
+pub(crate) const SUB_MAX: u32 = RESTRICTED_BIT - 1;
 /// The greatest figure that has room in 48 bits.
 pub(crate) const FIGURE_MAX: u64 = (1 << 48) - 1;
 
@@ -95,7 +99,7 @@ pub(crate) struct Stored {
     version: Version,
     born: [u16; 3],
     born_event: [u16; 3],
-    /// The highest bit is the null bit, the rest the place within the revision.
+    /// The two highest bits are figures of their own, the rest the place within the revision.
     sub: u32,
 }
 
@@ -122,7 +126,13 @@ impl Stored {
             version: Version(ThinArc::from_header_and_slice(header, value)),
             born: pack(birth.wall.0),
             born_event: pack(birth.event),
-            sub: figures.sub | if figures.null { NULL_BIT } else { 0 },
+            sub: figures.sub
+                | if figures.null { NULL_BIT } else { 0 }
+                | if figures.restricted {
+                    RESTRICTED_BIT
+                } else {
+                    0
+                },
         }
     }
 
@@ -345,7 +355,7 @@ impl Entry {
     /// Place among the changes of its revision: ascending from 0, with gaps where a transaction
     /// undid what it had done.
     pub fn sub(&self) -> u32 {
-        self.stored.sub & !NULL_BIT
+        self.stored.sub & SUB_MAX
     }
     /// Number of puts since creation, from 1; 0 for a tombstone.
     pub fn version(&self) -> u64 {
@@ -374,6 +384,10 @@ impl Entry {
     /// Whether the value is empty because there is none. Only a node written so has this.
     pub fn is_null(&self) -> bool {
         self.stored.sub & NULL_BIT != 0
+    }
+    /// Whether the key was a node with an access list when this version came.
+    pub fn is_restricted(&self) -> bool {
+        self.stored.sub & RESTRICTED_BIT != 0
     }
     /// Whether this version says that the key was deleted.
     pub fn is_tombstone(&self) -> bool {

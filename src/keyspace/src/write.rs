@@ -68,6 +68,8 @@ pub(crate) struct Write<'a> {
     pub event: u64,
     /// The event counts as the key's creation even if it was there.
     pub reborn: bool,
+    /// The key is a node with an access list.
+    pub restricted: bool,
 }
 
 impl View for Writing<'_> {
@@ -168,6 +170,7 @@ impl<'a> Writing<'a> {
             written: self.wall,
             event: write.event,
             null: write.null,
+            restricted: write.restricted,
         };
         let kept_value = before.as_ref().map_or(&[][..], Entry::value);
         let mut birth = before.as_ref().map_or(
@@ -237,7 +240,10 @@ impl<'a> Writing<'a> {
             return before;
         }
         self.index().set_live(slot.key(), false);
-        let figures = Figures::tombstone(self.revision, sub, self.wall, event);
+        let figures = Figures {
+            restricted: self.with_tree(|tree| tree.acl(slot.key()).is_some()),
+            ..Figures::tombstone(self.revision, sub, self.wall, event)
+        };
         self.replace(slot, Stored::new(&figures, before.birth(), b""));
         self.note(slot.newest(), Some(before.clone()), cause);
         before
@@ -250,7 +256,7 @@ impl<'a> Writing<'a> {
             Some(_) | None => u32::try_from(self.changes.len())
                 .ok()
                 .filter(|sub| *sub <= SUB_MAX)
-                .expect("no command is large enough to hold 2^31 changes"),
+                .expect("no command is large enough to hold 2^30 changes"),
         }
     }
 

@@ -5,7 +5,7 @@ use crate::errors::Error;
 use crate::reply::{Committed, Deleted, RangePart, Ranged, Stored};
 use crate::wire::{Header, Reply, Shown};
 use gateway::keyspace::command::{Op, Range, Txn};
-use gateway::keyspace::{Answer, Command, Outcome, Permissions, Revision, Span, TxnOutcome};
+use gateway::keyspace::{Answer, Command, Entry, Outcome, Permissions, Revision, Span, TxnOutcome};
 use proto::etcdserverpb::request_op::Request;
 use proto::etcdserverpb::{
     CompactionRequest, CompactionResponse, DeleteRangeRequest, PutRequest, RangeRequest, TxnRequest,
@@ -29,6 +29,7 @@ impl Ops {
         let answer = self.gate.reader().range(&range);
         self.check_readable(&range.span)?;
         let answer = answer?;
+        self.check_past(&answer.entries)?;
         let header = self.header(answer.revision);
         Ok(Ranged::new(header, answer, convert::shown(request)))
     }
@@ -41,6 +42,14 @@ impl Ops {
             .gate
             .reader()
             .check(&self.by, span, Permissions::READ)?)
+    }
+
+    /// Refuses to show what an access list protected when it was written, though it may be gone.
+    pub(super) fn check_past<'e>(
+        &self,
+        entries: impl IntoIterator<Item = &'e Entry>,
+    ) -> Result<(), Error> {
+        Ok(self.gate.reader().check_past(&self.by, entries)?)
     }
 
     /// Reads keys in parts, so that no answer grows with the range.
@@ -123,6 +132,7 @@ impl Ops {
                 let read = self.gate.reader().txn(&txn);
                 self.gate.reader().check_txn(&self.by, &txn)?;
                 let (revision, outcome) = read?;
+                self.check_past(entries(&outcome.answers))?;
                 self.served.txn(outcome.answers.len());
                 (revision, outcome)
             }
@@ -150,6 +160,14 @@ impl Ops {
             header: Some(self.header(accepted.revision).into()),
         })
     }
+}
+
+/// What the ranges of a transaction without writes have found.
+fn entries(answers: &[Answer]) -> impl Iterator<Item = &Entry> {
+    answers.iter().flat_map(|answer| match answer {
+        Answer::Range(range) => &range.entries[..],
+        Answer::Put(_) | Answer::Delete { .. } | Answer::Txn(_) => &[],
+    })
 }
 
 /// How a transaction without writes may be answered.
@@ -223,6 +241,7 @@ impl RangeParts {
         let answer = self.ops.gate.reader().range(&self.range);
         self.ops.check_readable(&self.range.span)?;
         let answer = answer?;
+        self.ops.check_past(&answer.entries)?;
         let pinned = *self.pinned.get_or_insert(answer.revision);
         self.range.revision.get_or_insert(pinned);
         let found = answer.entries.len() as u64;

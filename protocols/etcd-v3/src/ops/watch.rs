@@ -81,6 +81,7 @@ impl Ops {
 impl Ops {
     /// Refuses to tell of changes of which the client may not read one.
     fn check_tellable(&self, changes: &[Change]) -> Result<(), Error> {
+        self.check_past(changes.iter().map(|change| &change.entry))?;
         if self.gate.reader().is_open() {
             return Ok(());
         }

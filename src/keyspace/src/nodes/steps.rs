@@ -298,7 +298,12 @@ impl Writing<'_> {
             self.change_deadline(path, write, cause, EventNode::of(directory));
             return Ok(self.view(path));
         }
+        let restricted = match &previous {
+            None => write.acl.is_some(),
+            Some(_) => self.with_tree(|tree| tree.acl(path).is_some()),
+        };
         let put = Write {
+            restricted,
             key: path,
             slot: previous.and_then(|node| Some(node.entry.as_ref()?.slot())),
             value: write.value.as_deref(),

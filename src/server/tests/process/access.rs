@@ -1,7 +1,7 @@
 //! ZooKeeper's access lists bind etcd's clients too: what touches a protected node is denied.
 
 use crate::server::{PATIENCE, Server, get, put};
-use crate::zookeeper::{ANYONE, CLIENTS, plain};
+use crate::zookeeper::{ANYONE, AUTH, CLIENTS, DELETE, plain};
 use proto::etcdserverpb::kv_client::KvClient;
 use proto::etcdserverpb::request_op::Request;
 use proto::etcdserverpb::watch_client::WatchClient;
@@ -123,12 +123,23 @@ async fn what_touches_a_protected_node_is_denied() {
 
 /// A watch stream with one watcher, and what it is told.
 async fn watch(server: &Server, key: &str, range_end: &str) -> Streaming<WatchResponse> {
+    watch_from(server, key, range_end, 0).await
+}
+
+/// The same from a revision on; 0 is now.
+async fn watch_from(
+    server: &Server,
+    key: &str,
+    range_end: &str,
+    start_revision: i64,
+) -> Streaming<WatchResponse> {
     let uri = format!("http://{}", server.address);
     let mut client = WatchClient::connect(uri).await.expect("it listens");
     let create = WatchRequest {
         request_union: Some(RequestUnion::CreateRequest(WatchCreateRequest {
             key: key.to_owned().into(),
             range_end: range_end.to_owned().into(),
+            start_revision,
             ..WatchCreateRequest::default()
         })),
     };
@@ -169,4 +180,54 @@ async fn watchers_of_protected_nodes_are_cancelled() {
     let mut other = watch(&server, "/a/open", "").await;
     let answer = next(&mut other).await;
     assert!(answer.created && !answer.canceled);
+}
+
+#[tokio::test]
+async fn what_was_protected_stays_so_in_the_past() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let server = Server::start(dir.path(), &[]);
+    let mut kv = server.kv().await;
+    let mut client = plain(server.addresses(CLIENTS)[0]).await;
+    put(&mut kv, "/open", "before").await;
+    assert_eq!(client.create("/secret", SOMEBODY).await.0, 0);
+    let shown = kv.range(range("/open", "")).await.expect("answered");
+    let revision = shown.into_inner().header.expect("a header").revision;
+    let deleted = client.call(DELETE, |out| {
+        out.text("/secret");
+        out.int(-1);
+    });
+    assert_eq!(deleted.await.0, 0);
+    put(&mut kv, "/open", "after").await;
+
+    let past = |key: &str| RangeRequest {
+        revision,
+        ..range(key, "")
+    };
+    kv.range(past("/open")).await.expect("it was open");
+    assert_denied("a read of the past", kv.range(past("/secret")).await);
+    let mut late = watch_from(&server, "/", "0", revision - 1).await;
+    assert!(next(&mut late).await.created);
+    let cancelled = next(&mut late).await;
+    assert!(cancelled.canceled && cancelled.events.is_empty());
+    assert_eq!(cancelled.cancel_reason, DENIED);
+
+    // One that its owner has opened shows what it holds.
+    let shown = client.call(AUTH, |out| {
+        out.int(0);
+        out.text("digest");
+        out.buffer(Some(b"owner:secret"));
+    });
+    assert_eq!(shown.await.0, 0);
+    assert_eq!(client.create("/opened", ("auth", "")).await.0, 0);
+    assert_denied("a key", kv.range(range("/opened", "")).await);
+    let opened = client.call(SET_ACL, |out| {
+        out.text("/opened");
+        out.count(1);
+        out.int(31);
+        out.text(ANYONE.0);
+        out.text(ANYONE.1);
+        out.int(-1);
+    });
+    assert_eq!(opened.await.0, 0);
+    assert_eq!(get(&mut kv, "/opened").await, ["data"]);
 }

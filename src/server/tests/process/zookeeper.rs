@@ -22,11 +22,11 @@ use zookeeper::reply::framed;
 pub const CLIENTS: &str = "serving ZooKeeper clients";
 
 const CREATE: i32 = 1;
-const DELETE: i32 = 2;
+pub const DELETE: i32 = 2;
 const GET_DATA: i32 = 4;
 const GET_CHILDREN: i32 = 8;
 const GET_CHILDREN_2: i32 = 12;
-const AUTH: i32 = 100;
+pub const AUTH: i32 = 100;
 const WHO_AM_I: i32 = 107;
 const CLOSE: i32 = -11;
 const NO_AUTH: i32 = -102;
