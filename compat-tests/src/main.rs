@@ -41,7 +41,7 @@ enum Command {
         with: Vec<String>,
     },
     /// Run a command while a cluster serves, with its client URLs in ENDPOINTS, its connect string
-    /// for ZooKeeper's clients in ZOOKEEPER, and in TARGET what serves.
+    /// for ZooKeeper's clients in ZOOKEEPER (by TLS in ZOOKEEPER_TLS), and in TARGET what serves.
     Cluster {
         /// The implementation.
         #[arg(long, value_enum, default_value_t = Kind::Triglot)]
@@ -49,9 +49,14 @@ enum Command {
         /// How many members.
         #[arg(long, default_value_t = 3)]
         members: usize,
-        /// A flag, or a line of a zoo.cfg, that every member is started with.
-        #[arg(long)]
+        /// A flag, or a line of a zoo.cfg, that every member is started with; `{secure_port}` in it
+        /// is the member's own port for ZooKeeper's clients that use TLS.
+        #[arg(long, allow_hyphen_values = true)]
         with: Vec<String>,
+        /// Start one member more, which waits until ZooKeeper's reconfig adds it; JOINER says how
+        /// that calls it.
+        #[arg(long)]
+        joiner: bool,
         /// The command.
         #[arg(last = true, required = true)]
         command: Vec<String>,
@@ -110,16 +115,23 @@ fn main() -> Result<ExitCode> {
             target,
             members,
             with,
+            joiner,
             command,
         } => {
-            let cluster = runtime.block_on(Cluster::start(target, members, &with))?;
+            let mut cluster = runtime.block_on(Cluster::start(target, members, &with))?;
             let (program, arguments) = command.split_first().context("a command")?;
-            let status = std::process::Command::new(program)
+            let mut command = std::process::Command::new(program);
+            command
                 .args(arguments)
                 .env("ENDPOINTS", cluster.endpoints())
                 .env("ZOOKEEPER", cluster.connect_string())
-                .env("TARGET", target.name())
-                .status()?;
+                .env("ZOOKEEPER_TLS", cluster.secure_connect_string())
+                .env("TARGET", target.name());
+            if joiner {
+                let _within = runtime.enter();
+                command.env("JOINER", cluster.start_joiner()?);
+            }
+            let status = command.status()?;
             return Ok(ExitCode::from(u8::from(!status.success())));
         }
         Command::KillRounds {

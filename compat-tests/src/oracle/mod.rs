@@ -6,8 +6,11 @@ mod zookeeper;
 
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -16,6 +19,7 @@ use proto::etcdserverpb::kv_client::KvClient;
 use proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use proto::etcdserverpb::{MemberListRequest, RangeRequest, StatusRequest, StatusResponse};
 use tempfile::TempDir;
+use tokio::net::TcpStream;
 use tonic::transport::{Channel, Endpoint};
 
 use network::Network;
@@ -24,6 +28,9 @@ use network::Network;
 const READY_DEADLINE: Duration = Duration::from_secs(60);
 /// How often a condition of a foreign process is looked at.
 const POLL: Duration = Duration::from_millis(20);
+/// Ports of servers: below those of outgoing connections on Linux, and above those that the clients'
+/// own suites use.
+const PORTS: Range<u16> = 30_000..32_700;
 /// A port that was free when we looked may be taken when the server binds it: start again.
 const START_ATTEMPTS: usize = 3;
 
@@ -201,8 +208,14 @@ pub struct Member {
     pub peer_port: u16,
     /// Port for ZooKeeper clients.
     pub zookeeper_port: u16,
+    /// Port for ZooKeeper clients that use TLS, if it is started with such.
+    secure_port: u16,
+    /// Port at which ZooKeeper's servers elect their leader.
+    election_port: u16,
     /// A connection, made when first used.
     pub channel: Channel,
+    /// Whether it comes by ZooKeeper's reconfig: without a vote it serves only ZooKeeper's clients.
+    is_joiner: bool,
     flags: Vec<String>,
     /// How many files it may open, if not as many as we.
     files_max: Option<u64>,
@@ -213,7 +226,8 @@ pub struct Member {
 impl Member {
     fn plan(name: String, dir: &Path, host: Ipv4Addr) -> Result<Self> {
         let (client_port, peer_port) = (free_port()?, free_port()?);
-        let zookeeper_port = free_port()?;
+        let (zookeeper_port, election_port) = (free_port()?, free_port()?);
+        let secure_port = free_port()?;
         let log = dir.join(format!("{name}.log"));
         Ok(Self {
             channel: channel(host, client_port)?,
@@ -223,6 +237,9 @@ impl Member {
             client_port,
             peer_port,
             zookeeper_port,
+            secure_port,
+            election_port,
+            is_joiner: false,
             flags: Vec::new(),
             files_max: None,
             log,
@@ -243,6 +260,16 @@ impl Member {
     /// Where ZooKeeper's clients connect.
     pub fn zookeeper_address(&self) -> SocketAddr {
         (IpAddr::V4(self.host), self.zookeeper_port).into()
+    }
+
+    /// The same by TLS.
+    fn secure_address(&self) -> SocketAddr {
+        (IpAddr::V4(self.host), self.secure_port).into()
+    }
+
+    /// A line of a zoo.cfg with this member's own ports.
+    fn spell(&self, line: &str) -> String {
+        line.replace(SECURE_PORT, &self.secure_port.to_string())
     }
 
     /// Starts `command`; the data directory decides whether this is a restart.
@@ -317,6 +344,8 @@ pub struct Cluster {
     pub id: u64,
     /// The members, in the order of their names `m1`, `m2`, ...
     pub members: Vec<Member>,
+    /// What they were started with beside what each needs.
+    flags: Vec<String>,
     /// Where they live, if not all on the loopback interface.
     network: Option<Network>,
     dir: Option<TempDir>,
@@ -381,9 +410,8 @@ impl Cluster {
                 .map(|m| format!("{}={}", m.name, m.peer_url()))
                 .collect::<Vec<_>>()
                 .join(",");
-            let more = own_flags(dir.path(), flags)?;
             for member in &mut members {
-                member.flags = member_flags(kind, member, dir.path(), &initial, "new", &more);
+                member.flags = member_flags(kind, member, dir.path(), &initial, "new", flags)?;
             }
         } else {
             zookeeper::configure(&mut members, dir.path(), flags)?;
@@ -395,6 +423,7 @@ impl Cluster {
             kind,
             id: 0,
             members,
+            flags: flags.to_vec(),
             network,
             dir: Some(dir),
         };
@@ -412,25 +441,49 @@ impl Cluster {
     /// # Errors
     /// When the process cannot be started.
     pub fn join(&mut self, name: &str, peer_port: u16, id: u64) -> Result<()> {
-        let dir = self
-            .dir
-            .as_ref()
-            .context("logs were kept")?
-            .path()
-            .to_owned();
+        let dir = self.dir()?.to_owned();
         let mut member = Member::plan(name.to_owned(), &dir, Ipv4Addr::LOCALHOST)?;
         member.peer_port = peer_port;
         member.id = id;
+        member.flags = self.joiner_flags(&member, &dir, &[])?;
+        self.members.push(member);
+        self.restart(self.members.len() - 1)
+    }
+
+    /// Starts one more member that waits until ZooKeeper's reconfig adds it, and returns how that
+    /// calls it: `server.4=...`. To be called within a runtime.
+    ///
+    /// # Errors
+    /// When the process cannot be started.
+    pub fn start_joiner(&mut self) -> Result<String> {
+        let dir = self.dir()?.to_owned();
+        let number = self.members.len() + 1;
+        let mut member = Member::plan(format!("m{number}"), &dir, Ipv4Addr::LOCALHOST)?;
+        member.is_joiner = true;
+        if self.kind.speaks(Protocol::EtcdV3) {
+            member.flags = self.joiner_flags(&member, &dir, &self.flags)?;
+        } else {
+            zookeeper::configure_joiner(&mut member, &self.members, &dir, &self.flags)?;
+        }
+        let server = zookeeper::server_line(&member, number, "participant");
+        self.members.push(member);
+        self.restart(number - 1)?;
+        Ok(server)
+    }
+
+    fn joiner_flags(&self, member: &Member, dir: &Path, flags: &[String]) -> Result<Vec<String>> {
         let initial = self
             .members
             .iter()
-            .chain([&member])
+            .chain([member])
             .map(|m| format!("{}={}", m.name, m.peer_url()))
             .collect::<Vec<_>>()
             .join(",");
-        member.flags = member_flags(self.kind, &member, &dir, &initial, "existing", &[]);
-        self.members.push(member);
-        self.restart(self.members.len() - 1)
+        member_flags(self.kind, member, dir, &initial, "existing", flags)
+    }
+
+    fn dir(&self) -> Result<&Path> {
+        Ok(self.dir.as_ref().context("logs were kept")?.path())
     }
 
     /// SIGKILL to one member (an index into `members`).
@@ -493,11 +546,26 @@ impl Cluster {
         Ok(())
     }
 
+    /// Awaits that a member takes connections of ZooKeeper's clients, whatever it does with them.
+    ///
+    /// # Errors
+    /// When it does not after the deadline.
+    pub async fn await_listening(&self, index: usize) -> Result<()> {
+        let address = self.members[index].zookeeper_address();
+        let deadline = Instant::now() + READY_DEADLINE;
+        while TcpStream::connect(address).await.is_err() {
+            ensure!(Instant::now() < deadline, "it does not listen");
+            tokio::time::sleep(POLL).await;
+        }
+        Ok(())
+    }
+
     async fn probe(&mut self, index: usize) -> Result<()> {
-        if self.kind.speaks(Protocol::EtcdV3) {
+        let member = &self.members[index];
+        if self.kind.speaks(Protocol::EtcdV3) && !member.is_joiner {
             self.probe_etcd(index).await
         } else {
-            zookeeper::probe(self.members[index].zookeeper_address()).await
+            zookeeper::probe(member.zookeeper_address()).await
         }
     }
 
@@ -605,11 +673,16 @@ impl Cluster {
 
     /// Where ZooKeeper's clients connect: a connect string.
     pub fn connect_string(&self) -> String {
-        let hosts: Vec<_> = self
-            .members
-            .iter()
-            .map(|member| member.zookeeper_address().to_string())
-            .collect();
+        self.addresses(Member::zookeeper_address)
+    }
+
+    /// The same by TLS, where the members listen for it.
+    pub fn secure_connect_string(&self) -> String {
+        self.addresses(Member::secure_address)
+    }
+
+    fn addresses(&self, of: impl Fn(&Member) -> SocketAddr) -> String {
+        let hosts: Vec<_> = self.members.iter().map(|m| of(m).to_string()).collect();
         hosts.join(",")
     }
 
@@ -622,35 +695,21 @@ impl Cluster {
     }
 }
 
-/// The flags among `flags`; the others are lines of a zoo.cfg, which is written into `dir`, or
-/// properties of ZooKeeper's JVM, which may stand in it as well.
-fn own_flags(dir: &Path, flags: &[String]) -> Result<Vec<String>> {
-    let (mut own, lines): (Vec<_>, Vec<_>) = flags
-        .iter()
-        .cloned()
-        .partition(|flag| flag.starts_with("--"));
-    if !lines.is_empty() {
-        let path = dir.join("zoo.cfg");
-        let lines: Vec<_> = lines
-            .iter()
-            .map(|line| line.trim_start_matches("-D"))
-            .collect();
-        std::fs::write(&path, lines.join("\n"))?;
-        own.push(format!("--zoo-cfg={}", path.display()));
-    }
-    Ok(own)
-}
+/// Stands in a line of zoo.cfg for each member's own port for clients that use TLS.
+const SECURE_PORT: &str = "{secure_port}";
 
+/// What a member of ours or of etcd's is started with. `flags` may be lines of a zoo.cfg, which is
+/// written into `dir`, or properties of ZooKeeper's JVM, which may stand in it as well.
 fn member_flags(
     kind: Kind,
     member: &Member,
     dir: &Path,
     initial: &str,
     state: &str,
-    more: &[String],
-) -> Vec<String> {
+    flags: &[String],
+) -> Result<Vec<String>> {
     let data = dir.join(format!("{}.etcd", member.name));
-    let mut flags = vec![
+    let mut own = vec![
         format!("--name={}", member.name),
         format!("--data-dir={}", data.display()),
         format!("--listen-client-urls={}", member.client_url()),
@@ -661,20 +720,47 @@ fn member_flags(
         format!("--initial-cluster-state={state}"),
         "--initial-cluster-token=compat".to_owned(),
     ];
+    let (more, lines): (Vec<_>, Vec<_>) = flags
+        .iter()
+        .cloned()
+        .partition(|flag| flag.starts_with("--"));
     if kind.speaks(Protocol::Zookeeper) {
-        let address = member.zookeeper_address();
-        flags.push(format!("--listen-zookeeper-urls=tcp://{address}"));
+        let mut urls = format!("tcp://{}", member.zookeeper_address());
+        if lines.iter().any(|line| line.contains(SECURE_PORT)) {
+            urls += &format!(",tls://{}", member.secure_address());
+        }
+        own.push(format!("--listen-zookeeper-urls={urls}"));
     }
-    flags.extend_from_slice(more);
-    flags
+    if !lines.is_empty() {
+        let path = dir.join(format!("{}.cfg", member.name));
+        let lines: Vec<_> = lines
+            .iter()
+            .map(|line| member.spell(line.trim_start_matches("-D")))
+            .collect();
+        std::fs::write(&path, lines.join("\n"))?;
+        own.push(format!("--zoo-cfg={}", path.display()));
+    }
+    own.extend(more);
+    Ok(own)
 }
 
-/// A port that was free a moment ago.
+/// A port that was free a moment ago, and that this process has given to nobody else. Servers bind
+/// theirs late (ZooKeeper's leader only once it is elected), so it is none that the kernel may give
+/// to somebody's outgoing connection meanwhile.
 ///
 /// # Errors
 /// When the loopback interface has none.
 pub fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+    // Others like us run at the same time: begin anywhere.
+    static GIVEN: LazyLock<AtomicU16> = LazyLock::new(|| AtomicU16::new(rand::random()));
+    for _ in PORTS {
+        let given = GIVEN.fetch_add(1, Ordering::Relaxed);
+        let port = PORTS.start + given % (PORTS.end - PORTS.start);
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    bail!("no port of {PORTS:?} is free")
 }
 
 fn channel(host: Ipv4Addr, port: u16) -> Result<Channel> {

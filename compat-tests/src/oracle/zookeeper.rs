@@ -10,7 +10,7 @@ use anyhow::{Result, ensure};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::{Member, free_port};
+use super::Member;
 
 /// How long a member that serves may take to open a session.
 const SESSION_DEADLINE: Duration = Duration::from_secs(3);
@@ -50,40 +50,72 @@ pub fn configure(members: &mut [Member], dir: &Path, lines: &[String]) -> Result
     let mut servers = String::new();
     if members.len() > 1 {
         for (member, number) in members.iter().zip(1..) {
-            writeln!(
-                servers,
-                "server.{number}={}:{}:{};{}",
-                member.host,
-                member.peer_port,
-                free_port()?,
-                member.zookeeper_address()
-            )?;
+            writeln!(servers, "{}", server_line(member, number, "participant"))?;
         }
     }
     for (member, number) in members.iter_mut().zip(1..) {
-        let data = dir.join(format!("{}.zookeeper", member.name));
-        std::fs::create_dir_all(&data)?;
-        std::fs::write(data.join("myid"), format!("{number}\n"))?;
-        let mut text = format!(
-            "dataDir={}\ninitLimit=20\nsyncLimit=10\nadmin.enableServer=false\n{servers}",
-            data.display()
-        );
-        if servers.is_empty() {
-            let port = member.zookeeper_port;
-            writeln!(text, "clientPort={port}\nclientPortAddress=127.0.0.1")?;
-        }
-        let (mut flags, lines): (Vec<_>, Vec<_>) = lines
-            .iter()
-            .cloned()
-            .partition(|line| line.starts_with("-D"));
-        for line in lines {
-            writeln!(text, "{line}")?;
-        }
-        let path = dir.join(format!("{}.cfg", member.name));
-        std::fs::write(&path, text)?;
-        flags.extend([MAIN_CLASS.to_owned(), path.display().to_string()]);
-        member.flags = flags;
+        configure_one(member, number, &servers, dir, lines)?;
     }
+    Ok(())
+}
+
+/// The same for one that is to join `members`. ZooKeeper's manual: it lists them, and itself as one
+/// without a vote.
+pub fn configure_joiner(
+    member: &mut Member,
+    members: &[Member],
+    dir: &Path,
+    lines: &[String],
+) -> Result<()> {
+    let mut servers = String::new();
+    for (other, number) in members.iter().zip(1..) {
+        writeln!(servers, "{}", server_line(other, number, "participant"))?;
+    }
+    let number = members.len() + 1;
+    writeln!(servers, "{}", server_line(member, number, "observer"))?;
+    configure_one(member, number, &servers, dir, lines)
+}
+
+/// A member as ZooKeeper's configuration spells it.
+pub fn server_line(member: &Member, number: usize, role: &str) -> String {
+    format!(
+        "server.{number}={}:{}:{}:{role};{}",
+        member.host,
+        member.peer_port,
+        member.election_port,
+        member.zookeeper_address()
+    )
+}
+
+fn configure_one(
+    member: &mut Member,
+    number: usize,
+    servers: &str,
+    dir: &Path,
+    lines: &[String],
+) -> Result<()> {
+    let data = dir.join(format!("{}.zookeeper", member.name));
+    std::fs::create_dir_all(&data)?;
+    std::fs::write(data.join("myid"), format!("{number}\n"))?;
+    let mut text = format!(
+        "dataDir={}\ninitLimit=20\nsyncLimit=10\nadmin.enableServer=false\n{servers}",
+        data.display()
+    );
+    if servers.is_empty() {
+        let port = member.zookeeper_port;
+        writeln!(text, "clientPort={port}\nclientPortAddress=127.0.0.1")?;
+    }
+    let (mut flags, lines): (Vec<_>, Vec<_>) = lines
+        .iter()
+        .cloned()
+        .partition(|line| line.starts_with("-D"));
+    for line in lines {
+        writeln!(text, "{}", member.spell(&line))?;
+    }
+    let path = dir.join(format!("{}.cfg", member.name));
+    std::fs::write(&path, text)?;
+    flags.extend([MAIN_CLASS.to_owned(), path.display().to_string()]);
+    member.flags = flags;
     Ok(())
 }
 

@@ -4,6 +4,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::connection::Incoming;
 use super::jute::Fields;
+use super::names::Names;
 use super::{FRAME_DEADLINE, Session, requests};
 use crate::script::args::Args;
 
@@ -24,7 +25,8 @@ impl Session<'_> {
             Incoming::Closed => return Ok("closed".to_owned()),
             Incoming::Nothing => return Ok("nothing".to_owned()),
         };
-        let text = connection.show(&mut self.names, &frame);
+        // Changes of the members have zxids of their own, which are not looked at.
+        let text = connection.show(&mut Names::new(i64::MAX), &frame);
         let mut fields = Fields(&frame);
         fields.int()?;
         fields.long()?;

@@ -16,7 +16,9 @@
 //! NAME config            the members, as /zookeeper/config tells them (members.rs); NAME reconfig
 //!                        answers with the same
 //! word WORD              a four-letter word (words.rs)
-//! kill N, restart N, await ready      N may be `all`
+//! kill N, restart N, await ready      N may be `all`; `await N`: that it takes connections
+//! start m4               one more member, which waits to be added: `reconfig joining=m4`, or
+//!                        `joining=m4:observer`
 //! ```
 //!
 //! `times=20 every=50` lets so many milliseconds pass between one time and the next, for a session's
@@ -175,6 +177,7 @@ impl<'a> Session<'a> {
             }
             "word" => self.word(args),
             "kill" | "restart" | "await" => self.fault(name, args),
+            "start" => self.start(&args.word()?),
             name => {
                 let command = args.word()?;
                 if requests::is_request(&command) {
@@ -380,13 +383,30 @@ impl<'a> Session<'a> {
         Ok(listed(&lines))
     }
 
+    /// Starts one more member, which has to be the next by name.
+    fn start(&mut self, name: &str) -> Result<String> {
+        let cluster = self.cluster.as_mut().context("no say over the members")?;
+        let _within = self.runtime.enter();
+        let server = cluster.start_joiner()?;
+        let member = cluster.members.last().context("just started")?;
+        ensure!(member.name == name, "the next is {}", member.name);
+        self.ports.push(member.zookeeper_port);
+        self.names.add_server(name, server);
+        Ok(String::new())
+    }
+
     /// `kill 2`, `restart 2` (or `all`), and `await ready`.
     fn fault(&mut self, name: &str, args: &mut Args) -> Result<String> {
         let word = args.word()?;
         let cluster = self.cluster.as_mut().context("no say over the members")?;
         if name == "await" {
-            ensure!(word == "ready", "nothing to await: {word}");
-            self.runtime.block_on(cluster.await_ready())?;
+            let awaited = async {
+                match word.as_str() {
+                    "ready" => cluster.await_ready().await,
+                    number => cluster.await_listening(number.parse::<usize>()? - 1).await,
+                }
+            };
+            self.runtime.block_on(awaited)?;
             return Ok(String::new());
         }
         let count = cluster.members.len();

@@ -23,6 +23,7 @@ pub struct Names {
     zxids: Vec<i64>,
     times: BTreeMap<i64, i64>,
     sessions: BTreeMap<i64, String>,
+    servers: BTreeMap<String, String>,
     started_ms: i64,
 }
 
@@ -35,6 +36,7 @@ impl Names {
             zxids: Vec::new(),
             times: BTreeMap::new(),
             sessions: BTreeMap::new(),
+            servers: BTreeMap::new(),
             started_ms: now_ms(),
         }
     }
@@ -120,6 +122,24 @@ impl Names {
     /// The sessions' ids, and what they are called.
     pub fn sessions(&self) -> &BTreeMap<i64, String> {
         &self.sessions
+    }
+
+    /// Calls a server that is to join `name`; `line` is how a configuration spells it.
+    pub fn add_server(&mut self, name: &str, line: String) {
+        self.servers.insert(name.to_owned(), line);
+    }
+
+    /// Servers of a configuration, separated by commas, those spelled out that were called by name.
+    pub fn spell_servers(&self, text: &str) -> String {
+        let spell = |server: &str| {
+            let (name, role) = server.split_once(':').unwrap_or((server, "participant"));
+            match self.servers.get(name) {
+                Some(line) => line.replace(":participant", &format!(":{role}")),
+                None => server.to_owned(),
+            }
+        };
+        let servers: Vec<_> = text.split(',').map(spell).collect();
+        servers.join(",")
     }
 
     /// Reads a session's name, or a number.

@@ -169,7 +169,8 @@ pub fn request(names: &Names, name: &str, args: &mut Args) -> Result<Request> {
         "reconfig" => {
             let mut body = record;
             for part in ["joining", "leaving", "members"] {
-                body = body.buffer(args.value(part).as_deref().map(str::as_bytes));
+                let servers = args.value(part).map(|text| names.spell_servers(&text));
+                body = body.buffer(servers.as_deref().map(str::as_bytes));
             }
             let from = args
                 .value("from")
