@@ -7,7 +7,7 @@ use axum::extract::{Request, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
-use gateway::{Description, Member, MemberError, MemberRefusal, NewMember};
+use gateway::{Description, HEALTHY_AFTER, Member, MemberError, MemberRefusal, NewMember};
 use serde::Deserialize;
 use std::sync::Arc;
 
@@ -109,7 +109,7 @@ async fn add(shared: &Shared, headers: &HeaderMap, body: Body) -> Result<Respons
     if shared.options.strict_reconfig && !all_are_connected(shared) {
         return Err(refused(MemberRefusal::Unhealthy.into(), ""));
     }
-    let added = shared.gate.member_add(new).await;
+    let added = shared.gate.member_add(new, HEALTHY_AFTER).await;
     let member = added.map_err(|error| refused(error, ""))?;
     Ok(answer(shared, StatusCode::CREATED, &member))
 }
@@ -125,7 +125,7 @@ fn all_are_connected(shared: &Shared) -> bool {
 
 async fn remove(shared: &Shared, name: &str) -> Result<Response, Failure> {
     let id = id_of(name)?;
-    let removed = shared.gate.member_remove(id).await;
+    let removed = shared.gate.member_remove(id, HEALTHY_AFTER).await;
     removed.map_err(|error| match error {
         MemberError::Refused(MemberRefusal::NotFound) if shared.gate.is_removed(id) => {
             let text = format!("Member permanently removed: {id:x}");

@@ -2,7 +2,7 @@
 //! a reconfig asks for. Pure.
 //!
 //! A member is a server of that number. Its peers reach it at one port, where ZooKeeper has two that
-//! must differ: the one beside it is named as the second, and not looked at when one is given.
+//! must differ: the second is kept as it was given, and is the one beside the first where none was.
 
 use crate::errors::Code;
 use crate::record::Reconfig;
@@ -40,6 +40,8 @@ pub enum Change {
 struct Server {
     /// `host:port` for its peers.
     peer: String,
+    /// The port that ZooKeeper's servers elect a leader at.
+    second_port: u16,
     observer: bool,
     /// Where clients reach it.
     stream_urls: Vec<String>,
@@ -149,6 +151,7 @@ impl Ensemble {
                     learner: server.observer,
                     number: Some(*number),
                     stream_urls: server.stream_urls.clone(),
+                    second_port: Some(server.second_port),
                 })),
                 Some(member) => changes.extend(self.changed(member, server)?),
             }
@@ -168,9 +171,14 @@ impl Ensemble {
             id: member.id,
             peer_urls: (is.peer != server.peer).then(|| vec![self.peer_url(server)]),
             stream_urls: (is.stream_urls != server.stream_urls).then(|| server.stream_urls.clone()),
+            second_port: (is.second_port != server.second_port).then_some(server.second_port),
             ..Description::default()
         };
-        if description.peer_urls.is_some() || description.stream_urls.is_some() {
+        let nothing = Description {
+            id: member.id,
+            ..Description::default()
+        };
+        if description != nothing {
             changes.push(Change::Describe(description));
         }
         if is.observer && !server.observer {
@@ -192,23 +200,23 @@ impl Server {
     /// None of a member that is not reached by host and port.
     fn of(member: &Member) -> Option<Server> {
         let (_, peer) = member.peer_urls.first()?.split_once("://")?;
-        host_and_port(peer)?;
+        let (_, port) = host_and_port(peer)?;
+        let beside = port.checked_add(1).unwrap_or(port - 1);
         Some(Server {
             peer: peer.to_owned(),
+            second_port: member.second_port.unwrap_or(beside),
             observer: member.learner,
             stream_urls: member.stream_urls.clone(),
         })
     }
 
     fn spelled(&self) -> String {
-        let (_, port) = host_and_port(&self.peer).expect("it was looked at");
-        let beside = port.checked_add(1).unwrap_or(port - 1);
         let role = if self.observer {
             "observer"
         } else {
             "participant"
         };
-        let mut text = format!("{}:{beside}:{role}", self.peer);
+        let mut text = format!("{}:{}:{role}", self.peer, self.second_port);
         let at = |scheme: &str| {
             let mut urls = self.stream_urls.iter();
             urls.find_map(|url| url.strip_prefix(scheme)?.strip_prefix("://"))
@@ -254,6 +262,7 @@ impl Server {
         }
         Ok(Server {
             peer: format!("{host}:{peer}"),
+            second_port: election,
             observer,
             stream_urls,
         })
@@ -379,9 +388,10 @@ mod tests {
         let mut ensemble = ensemble(2);
         ensemble.members[0].learner = true;
         ensemble.members[1].stream_urls = vec!["tls://[::1]:2281".to_owned()];
+        ensemble.members[1].second_port = Some(3888);
         assert_eq!(
             ensemble.config(),
-            "server.1=h1:2380:2381:participant;;[::1]:2281\n\
+            "server.1=h1:2380:3888:participant;;[::1]:2281\n\
              server.2=h2:2380:2381:observer;h2:2181\nversion=1a"
         );
         let stat = ensemble.stat();
@@ -419,6 +429,7 @@ mod tests {
             learner: false,
             number: Some(9),
             stream_urls: vec!["tcp://h9:3".to_owned()],
+            second_port: Some(2),
         };
         assert_eq!(
             plan(asked),
@@ -435,7 +446,10 @@ mod tests {
             (description.id, &description.peer_urls),
             (101, &Some(elsewhere))
         );
-        assert_eq!(description.stream_urls, None);
+        assert_eq!(
+            (&description.stream_urls, description.second_port),
+            (&None, Some(8))
+        );
     }
 
     #[test]

@@ -19,6 +19,7 @@ use gateway::{Answered, Error, MemberError};
 use std::slice;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 /// Answers that wait for others before they are written.
@@ -27,6 +28,9 @@ const ANSWERS_BYTES_MAX: usize = 1 << 20;
 const IDENTITIES_BYTES_MAX: usize = 64 << 10;
 /// Nodes whose children are counted before others on this thread have their turn.
 const COUNT_SLICE: usize = 256;
+/// How long members must have been connected before others come or go: to ZooKeeper it is enough that
+/// a quorum is.
+const CONNECTED_FOR: Duration = Duration::ZERO;
 /// The xid that pings are answered with, whatever they came with.
 const PING_XID: i32 = -2;
 
@@ -540,8 +544,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
         let gate = &self.shared.gate;
         for change in changes {
             let changed = match change {
-                Change::Remove(id) => gate.member_remove(id).await,
-                Change::Add(new) => gate.member_add(new).await.map(drop),
+                Change::Remove(id) => gate.member_remove(id, CONNECTED_FOR).await,
+                Change::Add(new) => gate.member_add(new, CONNECTED_FOR).await.map(drop),
                 Change::Promote(id) => gate.member_promote(id).await,
                 Change::Describe(description) => gate.member_update(description).await,
             };

@@ -307,14 +307,20 @@ impl Gate {
         self.shared.replica.roster_changes()
     }
 
-    /// Adds a member and answers with it.
-    pub async fn member_add(&self, new: NewMember) -> Result<Member, MemberError> {
-        self.shared.replica.member_add(new).await
+    /// Adds a member and answers with it. Where changes are checked, a quorum of those that vote
+    /// then must have been connected for so long.
+    pub async fn member_add(
+        &self,
+        new: NewMember,
+        connected_for: Duration,
+    ) -> Result<Member, MemberError> {
+        self.shared.replica.member_add(new, connected_for).await
     }
 
-    /// Removes a member.
-    pub async fn member_remove(&self, id: u64) -> Result<(), MemberError> {
-        self.shared.replica.member_remove(id).await
+    /// Removes a member. Where changes are checked, a quorum of those that stay must have been
+    /// connected for so long.
+    pub async fn member_remove(&self, id: u64, connected_for: Duration) -> Result<(), MemberError> {
+        self.shared.replica.member_remove(id, connected_for).await
     }
 
     /// Changes what is known of a member, where its peers reach it above all.

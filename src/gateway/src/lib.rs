@@ -25,6 +25,6 @@ pub use limits::Limits;
 pub use nodes::{NodeEvent, NodeHub, NodeWatcher};
 pub use replica::roster::{Description, Member, NewMember, Version};
 pub use replica::stats;
-pub use replica::{Answered, MemberError, MemberRefusal, Status, Unavailable};
+pub use replica::{Answered, HEALTHY_AFTER, MemberError, MemberRefusal, Status, Unavailable};
 pub use sessions::SessionKey;
 pub use watch::{Delivery, Hub, WatchStream};

@@ -22,6 +22,8 @@ pub struct Config {
     /// Join a running cluster, to which this member has been added \[initial-cluster-state
     /// existing\], rather than start a new one. Unused once there is data.
     pub join: bool,
+    /// Wait until it has been added, rather than fail, when it is to join and has not been.
+    pub await_membership: bool,
     /// Make this member the only one, whatever its data says \[force-new-cluster\].
     pub force_new_cluster: bool,
     /// One tick, and the time between a leader's heartbeats \[heartbeat-interval\].
@@ -60,6 +62,7 @@ impl Default for Config {
             initial_cluster: vec![("default".to_owned(), url(2380))],
             cluster_token: "etcd-cluster".to_owned(),
             join: false,
+            await_membership: false,
             force_new_cluster: false,
             heartbeat: Duration::from_millis(100),
             election: Duration::from_millis(1000),

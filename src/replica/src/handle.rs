@@ -20,8 +20,9 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tokio::sync::{oneshot, watch};
 
-/// How long members must have been connected to count as healthy (etcd's `HealthInterval`).
-const HEALTHY_AFTER: Duration = Duration::from_secs(5);
+/// How long members must have been connected before etcd lets others come or go (its
+/// `HealthInterval`).
+pub const HEALTHY_AFTER: Duration = Duration::from_secs(5);
 /// A learner is ready for its vote when it has this share of the leader's log, in percent.
 const READY_PERCENT: u64 = 90;
 /// How long an asker waits before it looks for the leader again.
@@ -261,13 +262,19 @@ impl Handle {
         self.shared.roster_changed.subscribe()
     }
 
-    /// Adds a member (its id is made here, as etcd makes it) and answers with it.
-    pub async fn member_add(&self, new: NewMember) -> Result<Member, MemberError> {
+    /// Adds a member (its id is made here, as etcd makes it) and answers with it. Where changes are
+    /// checked, a quorum of those that vote then must have been connected for so long.
+    pub async fn member_add(
+        &self,
+        new: NewMember,
+        connected_for: Duration,
+    ) -> Result<Member, MemberError> {
         let NewMember {
             peer_urls,
             learner,
             number,
             stream_urls,
+            second_port,
         } = new;
         let config = &self.shared.config;
         if config.strict_reconfig {
@@ -276,7 +283,7 @@ impl Handle {
                 return Err(MemberRefusal::NotEnoughStarted.into());
             }
             let alone = roster.voters().len() == 1;
-            if !alone && !self.connected_to(healthy_since(), 1) {
+            if !alone && !self.connected_to(so_long_ago(connected_for), 1) {
                 return Err(MemberRefusal::Unhealthy.into());
             }
         }
@@ -288,6 +295,7 @@ impl Handle {
             learners_max: config.learners_max,
             number,
             stream_urls,
+            second_port,
         };
         self.change(change).await?;
         let roster = Arc::clone(&self.shared.roster.read());
@@ -300,16 +308,17 @@ impl Handle {
         }))
     }
 
-    /// Removes a member.
-    pub async fn member_remove(&self, id: u64) -> Result<(), MemberError> {
+    /// Removes a member. Where changes are checked, a quorum of those that stay must have been
+    /// connected for so long.
+    pub async fn member_remove(&self, id: u64, connected_for: Duration) -> Result<(), MemberError> {
         if self.shared.config.strict_reconfig {
-            self.may_remove(id)?;
+            self.may_remove(id, so_long_ago(connected_for))?;
         }
         self.change(MemberChange::Remove { id }).await
     }
 
     /// etcd's `mayRemoveMember`.
-    fn may_remove(&self, id: u64) -> Result<(), MemberRefusal> {
+    fn may_remove(&self, id: u64, connected_since: Instant) -> Result<(), MemberRefusal> {
         let roster = Arc::clone(&self.shared.roster.read());
         match roster.get(id) {
             None => return Err(MemberRefusal::NotFound),
@@ -324,7 +333,7 @@ impl Handle {
             return Ok(());
         }
         let voters = roster.voters();
-        let active = self.count_connected(&voters, healthy_since());
+        let active = self.count_connected(&voters, connected_since);
         match active.saturating_sub(1) > (voters.len() - 1) / 2 {
             true => Ok(()),
             false => Err(MemberRefusal::Unhealthy),
@@ -604,9 +613,9 @@ impl Handle {
     }
 }
 
-fn healthy_since() -> Instant {
+fn so_long_ago(age: Duration) -> Instant {
     let now = Instant::now();
-    now.checked_sub(HEALTHY_AFTER).unwrap_or(now)
+    now.checked_sub(age).unwrap_or(now)
 }
 
 fn roster_outcome(outcomes: Vec<StepOutcome>) -> Result<(), MemberError> {

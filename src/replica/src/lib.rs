@@ -21,7 +21,7 @@ pub mod stats;
 mod transport;
 
 pub use config::{Config, StartError};
-pub use handle::Handle;
+pub use handle::{HEALTHY_AFTER, Handle};
 pub use machine::Answered;
 pub use roster::{Member, NewMember};
 pub use shell::start::{start, start_in_memory};

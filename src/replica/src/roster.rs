@@ -30,6 +30,9 @@ pub struct Member {
     /// Where clients reach it that do not speak HTTP: `tcp://host:port`, or `tls` for TLS.
     #[n(6)]
     pub stream_urls: Vec<String>,
+    /// A second port that its peers were told, for those who expect two. Nothing listens there.
+    #[n(7)]
+    pub second_port: Option<u16>,
 }
 
 /// A member to be added.
@@ -44,6 +47,8 @@ pub struct NewMember {
     /// Where clients will reach it that do not speak HTTP, as far as that is known before it says so
     /// itself.
     pub stream_urls: Vec<String>,
+    /// A second port for its peers, for those who expect two.
+    pub second_port: Option<u16>,
 }
 
 /// The members and those that were removed (whose ids never come back).
@@ -97,6 +102,9 @@ pub enum MemberChange {
         /// Where clients reach it that do not speak HTTP, as far as that is known.
         #[n(5)]
         stream_urls: Vec<String>,
+        /// A second port for its peers, for those who expect two.
+        #[n(6)]
+        second_port: Option<u16>,
     },
     /// A member goes for good.
     #[n(1)]
@@ -143,6 +151,9 @@ pub struct Description {
     /// Where clients reach it that do not speak HTTP.
     #[n(4)]
     pub stream_urls: Option<Vec<String>>,
+    /// A second port for its peers, for those who expect two.
+    #[n(5)]
+    pub second_port: Option<u16>,
 }
 
 impl Roster {
@@ -219,6 +230,7 @@ impl Roster {
                 learners_max,
                 number,
                 stream_urls: _,
+                second_port: _,
             } => {
                 let is_taken = |member: &Member| Some(member.number) == *number;
                 if self.members.contains_key(id) || self.members.values().any(is_taken) {
@@ -266,6 +278,7 @@ impl Roster {
                 learners_max: _,
                 number,
                 stream_urls,
+                second_port,
             } => {
                 let number = number.unwrap_or(self.last_number.saturating_add(1));
                 self.last_number = self.last_number.max(number);
@@ -275,6 +288,7 @@ impl Roster {
                     learner: *learner,
                     number,
                     stream_urls: stream_urls.clone(),
+                    second_port: *second_port,
                     ..Member::default()
                 };
                 self.members.insert(*id, member);
@@ -312,6 +326,7 @@ impl Roster {
         if let Some(urls) = &description.stream_urls {
             member.stream_urls.clone_from(urls);
         }
+        member.second_port = description.second_port.or(member.second_port);
         Ok(())
     }
 

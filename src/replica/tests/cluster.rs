@@ -4,7 +4,8 @@ mod common;
 
 use common::{Node, cluster, eventually, grant, leader, newcomer, put, range_count};
 use keyspace::LeaseId;
-use replica::{Failure, MemberError, MemberRefusal, NewMember, Unavailable};
+use replica::{Failure, HEALTHY_AFTER, MemberError, MemberRefusal, NewMember, Unavailable};
+use std::time::Duration;
 
 async fn put_all(node: &Node, prefix: &str, count: usize) -> anyhow::Result<()> {
     for n in 0..count {
@@ -220,21 +221,24 @@ async fn a_learner_joins_catches_up_and_is_promoted() -> anyhow::Result<()> {
     let urls = joining.config.peer_urls.clone();
     let added = nodes[0]
         .handle()
-        .member_add(new(urls.clone(), true))
+        .member_add(new(urls.clone(), true), HEALTHY_AFTER)
         .await?;
     assert_eq!(added.number, 2);
     let (version, members) = nodes[0].handle().roster();
     assert!(version.number > nodes[0].handle().reader().revision().0);
     assert_eq!(members.len(), 2);
     let shared = [urls, vec!["http://127.0.0.1:1".to_owned()]].concat();
-    let again = nodes[0].handle().member_add(new(shared, false)).await;
+    let again = nodes[0]
+        .handle()
+        .member_add(new(shared, false), HEALTHY_AFTER)
+        .await;
     assert_eq!(again, Err(MemberRefusal::PeerUrlExists.into()));
     let early = nodes[0].handle().member_promote(added.id).await;
     assert_eq!(early, Err(MemberRefusal::LearnerNotReady.into()));
     let second = newcomer("second", &nodes)?;
     let many = nodes[0]
         .handle()
-        .member_add(new(second.config.peer_urls, true))
+        .member_add(new(second.config.peer_urls, true), HEALTHY_AFTER)
         .await;
     assert_eq!(many, Err(MemberRefusal::TooManyLearners.into()));
 
@@ -253,6 +257,38 @@ async fn a_learner_joins_catches_up_and_is_promoted() -> anyhow::Result<()> {
     agree(&nodes.iter().collect::<Vec<_>>()).await
 }
 
+/// The other order: started first, added then. Who else is one is not its to know.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_may_wait_until_it_is_added() -> anyhow::Result<()> {
+    let nodes = cluster(3, |_| {}).await?;
+    let leads = leader(&nodes).await;
+    let mut waiting = newcomer("late", &nodes[..1])?;
+    assert!(waiting.start().await.is_err(), "it is no member");
+    waiting.config.await_membership = true;
+    let urls = waiting.config.peer_urls.clone();
+    let election = waiting.config.election;
+    {
+        let started = waiting.start();
+        tokio::pin!(started);
+        let early = tokio::time::timeout(election, &mut started).await;
+        assert!(early.is_err(), "it is no member yet");
+        let handle = nodes[leads].handle();
+        // The others may have been connected for a moment only.
+        handle.member_add(new(urls, false), Duration::ZERO).await?;
+        started.await?;
+    }
+    published(&waiting).await?;
+    put_all(&waiting, "a", 3).await?;
+    let id = waiting.id();
+    nodes[leads]
+        .handle()
+        .member_remove(id, Duration::ZERO)
+        .await?;
+    let failure = waiting.handle().failed().await;
+    assert!(matches!(*failure, Failure::Removed), "{failure}");
+    Ok(())
+}
+
 /// A member that is removed stops and says why; its id never comes back.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_removed_member_stops() -> anyhow::Result<()> {
@@ -260,16 +296,25 @@ async fn a_removed_member_stops() -> anyhow::Result<()> {
     let leads = leader(&nodes).await;
     let follower = (leads + 1) % 3;
     let removed = nodes[follower].id();
-    nodes[leads].handle().member_remove(removed).await?;
+    nodes[leads]
+        .handle()
+        .member_remove(removed, HEALTHY_AFTER)
+        .await?;
     let failure = nodes[follower].handle().failed().await;
     assert!(matches!(*failure, Failure::Removed), "{failure}");
-    let again = nodes[leads].handle().member_remove(removed).await;
+    let again = nodes[leads]
+        .handle()
+        .member_remove(removed, HEALTHY_AFTER)
+        .await;
     assert_eq!(again, Err(MemberError::Refused(MemberRefusal::NotFound)));
     nodes[follower].kill().await;
 
     // The leader itself: the last one left takes over.
     let removed = nodes[leads].id();
-    nodes[leads].handle().member_remove(removed).await?;
+    nodes[leads]
+        .handle()
+        .member_remove(removed, HEALTHY_AFTER)
+        .await?;
     let failure = nodes[leads].handle().failed().await;
     assert!(matches!(*failure, Failure::Removed), "{failure}");
     nodes[leads].kill().await;
@@ -287,7 +332,10 @@ async fn a_member_removed_while_away_stops_when_it_comes_back() -> anyhow::Resul
     let away = (leads + 1) % 3;
     let removed = nodes[away].id();
     nodes[away].kill().await;
-    nodes[leads].handle().member_remove(removed).await?;
+    nodes[leads]
+        .handle()
+        .member_remove(removed, HEALTHY_AFTER)
+        .await?;
     nodes[away].start().await?;
     let failure = nodes[away].handle().failed().await;
     assert!(matches!(*failure, Failure::Removed), "{failure}");
@@ -299,8 +347,14 @@ async fn a_member_removed_while_away_stops_when_it_comes_back() -> anyhow::Resul
 async fn a_change_that_would_cost_the_quorum_is_refused() -> anyhow::Result<()> {
     let nodes = alone().await?;
     let url = |n: u16| vec![format!("http://127.0.0.1:{n}")];
-    nodes[0].handle().member_add(new(url(1), false)).await?;
-    let third = nodes[0].handle().member_add(new(url(2), false)).await;
+    nodes[0]
+        .handle()
+        .member_add(new(url(1), false), HEALTHY_AFTER)
+        .await?;
+    let third = nodes[0]
+        .handle()
+        .member_add(new(url(2), false), HEALTHY_AFTER)
+        .await;
     assert_eq!(third, Err(MemberRefusal::NotEnoughStarted.into()));
     Ok(())
 }
@@ -320,12 +374,15 @@ async fn while_a_member_is_down_only_that_one_may_be_removed() -> anyhow::Result
     let (down_id, up_id) = (nodes[down].id(), nodes[up].id());
     nodes[down].kill().await;
     let handle = nodes[leads].handle();
-    let added = handle.member_add(new(vec!["http://127.0.0.1:1".to_owned()], false));
+    let added = handle.member_add(
+        new(vec!["http://127.0.0.1:1".to_owned()], false),
+        HEALTHY_AFTER,
+    );
     assert_eq!(added.await, Err(MemberRefusal::Unhealthy.into()));
-    let removed = handle.member_remove(up_id).await;
+    let removed = handle.member_remove(up_id, HEALTHY_AFTER).await;
     assert_eq!(removed, Err(MemberRefusal::Unhealthy.into()));
     // It is down once its connection is known to be lost.
-    while let Err(refused) = handle.member_remove(down_id).await {
+    while let Err(refused) = handle.member_remove(down_id, HEALTHY_AFTER).await {
         assert_eq!(refused, MemberRefusal::Unhealthy.into());
         tokio::task::yield_now().await;
     }

@@ -415,6 +415,7 @@ impl Cluster {
                         learners_max: 1,
                         number: None,
                         stream_urls: Vec::new(),
+                        second_port: None,
                     },
                 };
                 node.proposals.push_change(change, token);

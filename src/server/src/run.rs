@@ -113,6 +113,8 @@ async fn start_replica(config: &Config, hub: &Hub) -> anyhow::Result<Handle> {
             .collect(),
         cluster_token: config.initial_cluster_token.clone(),
         join: config.initial_cluster_state == ClusterState::Existing,
+        // ZooKeeper's joiners are started first and added then, etcd's the other way round.
+        await_membership: config.zookeeper.reconfig,
         force_new_cluster: config.force_new_cluster,
         heartbeat: Duration::from_millis(config.heartbeat_ms),
         election: Duration::from_millis(config.election_ms),

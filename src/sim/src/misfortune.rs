@@ -149,6 +149,7 @@ impl World {
                     learners_max: 1,
                     number: None,
                     stream_urls: Vec::new(),
+                    second_port: None,
                 }
             }
         };

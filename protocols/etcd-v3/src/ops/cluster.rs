@@ -4,7 +4,7 @@ use super::Ops;
 use crate::errors::{self, Error};
 use crate::wire::Header;
 use gateway::keyspace::Revision;
-use gateway::{Description, NewMember};
+use gateway::{Description, HEALTHY_AFTER, NewMember};
 use proto::etcdserverpb::{
     Member, MemberAddRequest, MemberAddResponse, MemberListRequest, MemberListResponse,
     MemberPromoteRequest, MemberPromoteResponse, MemberRemoveRequest, MemberRemoveResponse,
@@ -20,7 +20,7 @@ impl Ops {
             ..NewMember::default()
         };
         self.gate.reader().check_root(&self.by)?;
-        let member = self.gate.member_add(new).await?;
+        let member = self.gate.member_add(new, HEALTHY_AFTER).await?;
         Ok(MemberAddResponse {
             header: self.cluster_header(),
             member: Some(message(member)),
@@ -34,7 +34,7 @@ impl Ops {
         request: MemberRemoveRequest,
     ) -> Result<MemberRemoveResponse, Error> {
         self.gate.reader().check_root(&self.by)?;
-        self.gate.member_remove(request.id).await?;
+        self.gate.member_remove(request.id, HEALTHY_AFTER).await?;
         Ok(MemberRemoveResponse {
             header: self.cluster_header(),
             members: self.members(),

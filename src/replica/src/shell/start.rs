@@ -235,7 +235,29 @@ fn bootstrap(config: &Config) -> Result<Beginning, StartError> {
 /// Asks the cluster who this member is. It knows nothing until the leader sends a snapshot.
 async fn join(config: &Config) -> Result<Beginning, StartError> {
     own_urls(config)?;
-    let (cluster, members) = ask_cluster(config).await?;
+    let (cluster, members) = if config.await_membership {
+        await_membership(config).await
+    } else {
+        let (cluster, members) = ask_cluster(config).await?;
+        check_listed(config, &members)?;
+        (cluster, members)
+    };
+    let found = own_among(config, &members);
+    let found = found.ok_or_else(|| StartError::NotInInitialCluster(config.name.clone()))?;
+    Ok(Beginning {
+        owner: Owner {
+            member: found.id,
+            cluster,
+            incarnation: 0,
+        },
+        machine: Machine::new(Roster::default(), Place::default()),
+        peers: Roster::new(members),
+        replayed: Replayed::default(),
+    })
+}
+
+/// Checks that the initial cluster names exactly the members that there are.
+fn check_listed(config: &Config, members: &[Member]) -> Result<(), StartError> {
     let mut listed: Vec<BTreeSet<&String>> = members
         .iter()
         .map(|member| member.peer_urls.iter().collect())
@@ -256,21 +278,36 @@ async fn join(config: &Config) -> Result<Beginning, StartError> {
         let reason = "unmatched member while checking PeerURLs";
         return Err(StartError::OtherCluster(reason.to_owned()));
     }
-    let own: BTreeSet<&String> = config.peer_urls.iter().collect();
-    let found = members
+    Ok(())
+}
+
+/// This member, as the cluster knows it.
+fn own_among<'m>(config: &Config, members: &'m [Member]) -> Option<&'m Member> {
+    let as_set = |urls: &[String]| urls.iter().cloned().collect::<BTreeSet<_>>();
+    let own = as_set(&config.peer_urls);
+    members
         .iter()
-        .find(|m| m.peer_urls.iter().collect::<BTreeSet<_>>() == own);
-    let found = found.ok_or_else(|| StartError::NotInInitialCluster(config.name.clone()))?;
-    Ok(Beginning {
-        owner: Owner {
-            member: found.id,
-            cluster,
-            incarnation: 0,
-        },
-        machine: Machine::new(Roster::default(), Place::default()),
-        peers: Roster::new(members),
-        replayed: Replayed::default(),
-    })
+        .find(|member| as_set(&member.peer_urls) == own)
+}
+
+/// The cluster's id and its members, once this one is among them. Who the others are is theirs to
+/// say: more may have come and gone since this member was told whom to ask.
+async fn await_membership(config: &Config) -> (u64, Vec<Member>) {
+    let mut waits = false;
+    loop {
+        let why = match ask_cluster(config).await {
+            Ok((cluster, members)) if own_among(config, &members).is_some() => {
+                return (cluster, members);
+            }
+            Ok(_) => "it has not been added".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        if !waits {
+            waits = true;
+            tracing::info!(peer_urls = ?config.peer_urls, why, "waiting to be a member");
+        }
+        tokio::time::sleep(config.heartbeat).await;
+    }
 }
 
 async fn ask_cluster(config: &Config) -> Result<(u64, Vec<Member>), StartError> {
@@ -487,6 +524,7 @@ async fn publish(handle: Handle) {
             client_urls: Some(config.client_urls.clone()),
             peer_urls: None,
             stream_urls: Some(config.stream_urls.clone()),
+            second_port: None,
         };
         match handle.describe(description).await {
             Ok(()) => {}
