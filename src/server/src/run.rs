@@ -283,22 +283,30 @@ impl<'a> Member<'a> {
             let path = &self.config.zookeeper_admin_path;
             self.serve_http(listener, admin::commands(self.zookeeper.clone(), path));
         }
+        let attend = self.zookeeper.attend();
+        tokio::pin!(attend);
+        let mut streams = sockets.zookeeper;
+        // ZooKeeper's clients that only read are served even while the others are away.
+        if self.config.zookeeper.read_only_mode {
+            self.serve_zookeeper(std::mem::take(&mut streams));
+        }
         let mut published = self.replica.published();
         tokio::select! {
             _ = published.wait_for(|published| *published) => {}
+            () = &mut attend => return Ok(()),
             failure = self.replica.failed() => return outcome_of(&failure),
             name = signals.first() => {
                 info!(signal = name, "received signal; shutting down");
                 return Ok(());
             }
         }
-        self.serve_zookeeper(sockets.zookeeper);
+        self.serve_zookeeper(streams);
         self.serve_clients(sockets.clients, sockets.clients_http);
         notify(NotifyState::Ready);
         tokio::select! {
             failure = self.replica.failed() => outcome_of(&failure),
             () = self.compact() => Ok(()),
-            () = self.zookeeper.attend() => Ok(()),
+            () = attend => Ok(()),
             name = signals.first() => {
                 info!(signal = name, "received signal; shutting down");
                 notify(NotifyState::Stopping);
