@@ -5,22 +5,27 @@ import queue
 import threading
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 
 import jobs
 from kazoo.client import KazooClient
 from kazoo.exceptions import (
-    BadVersionError, NoAuthError, NodeExistsError, NotEmptyError, RolledBackError)
+    AuthFailedError, BadVersionError, NoAuthError, NodeExistsError, NotEmptyError, RolledBackError)
 from kazoo.recipe.cache import TreeCache, TreeEvent
 from kazoo.recipe.watchers import PatientChildrenWatch
-from kazoo.security import make_digest_acl
+from kazoo.security import make_acl, make_digest_acl
 
 DEADLINE_S = 30
 CONTENDERS = 4
+CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+CERTIFICATES = CACHE / "triglot-originals/certificates"
+# Whose certificate is the client's, as Java spells it.
+CERTIFIED = "CN=client,O=Triglot\\, tests,C=DE"
 
 
 @contextmanager
-def connected():
-    client = KazooClient(hosts=os.environ["ZOOKEEPER"], timeout=10)
+def connected(hosts="ZOOKEEPER", **options):
+    client = KazooClient(hosts=os.environ[hosts], timeout=10, **options)
     client.start(DEADLINE_S)
     try:
         yield client
@@ -133,6 +138,42 @@ def access(client):
             pass
         stranger.add_auth("digest", "owner:secret")
         assert stranger.get("/kazoo/secret")[0] == b"x"
+
+
+def refused(client, path):
+    """Whether a client may not read a node."""
+    client.sync(path)
+    try:
+        client.get(path)
+        return False
+    except NoAuthError:
+        return True
+
+
+def by_tls(stranger):
+    certificate = str(CERTIFICATES / "client.pem")
+    with connected(
+            "ZOOKEEPER_TLS", use_ssl=True, ca=str(CERTIFICATES / "authority.pem"),
+            certfile=certificate, keyfile=certificate) as client:
+        client.create("/kazoo/certified", b"x", acl=[make_acl("x509", CERTIFIED, all=True)])
+        assert client.get("/kazoo/certified")[0] == b"x"
+        assert refused(stranger, "/kazoo/certified")
+        client.delete("/kazoo/certified")
+
+
+def by_sasl(stranger):
+    def login(password):
+        return {"mechanism": "DIGEST-MD5", "username": "bob", "password": password}
+    with connected(sasl_options=login("secret")) as client:
+        client.create("/kazoo/bobs", b"x", acl=[make_acl("sasl", "bob", all=True)])
+        assert client.get("/kazoo/bobs")[0] == b"x"
+        assert refused(stranger, "/kazoo/bobs")
+    try:
+        with connected(sasl_options=login("guessed")) as guesser:
+            guesser.get("/kazoo/bobs")
+            raise AssertionError("a wrong password is taken")
+    except AuthFailedError:
+        pass
 
 
 def lock(_):
@@ -310,7 +351,7 @@ def patient_watch(client):
 
 
 JOBS = (
-    configuration, discovery, transaction, access, lock, read_write_lock, semaphore, lease,
+    configuration, discovery, transaction, access, by_tls, by_sasl, lock, read_write_lock, semaphore, lease,
     election, counter, simple_queue, locking_queue, barrier, double_barrier, party, partitioner,
     tree_cache, patient_watch)
 
