@@ -4,6 +4,7 @@
 //!
 //! `PROPTEST_CASES=1000000 cargo test -p zookeeper --test fuzz` looks for longer.
 
+use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -12,7 +13,7 @@ use gateway::{Gate, Hub, Limits};
 use peak_alloc::PeakAlloc;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
-use replica::Config;
+use replica::{Config, Handle};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use zookeeper::jute::Write;
 use zookeeper::reply::framed;
@@ -30,6 +31,9 @@ const PER_BYTE: usize = 16;
 const BESIDES: usize = 4 << 10;
 /// What a connection may take besides: its buffers, and those of the member behind it.
 const CONNECTION_BESIDES: usize = 2 << 20;
+/// How many one server has: its state grows with them, and the member behind it takes more at once
+/// for a larger one.
+const CONVERSATIONS_MAX: usize = 1_000;
 /// How long a connection may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// `jute.maxbuffer` of the fuzzed connections.
@@ -288,7 +292,14 @@ prop_compose! {
     }
 }
 
-async fn serve() -> ZooKeeper {
+/// A server, and how many conversations it still has.
+struct Served {
+    replica: Handle,
+    zookeeper: ZooKeeper,
+    left: usize,
+}
+
+async fn serve() -> Served {
     let config = Config {
         heartbeat: Duration::from_millis(10),
         election: Duration::from_millis(100),
@@ -307,7 +318,12 @@ async fn serve() -> ZooKeeper {
         extended_types: true,
         ..Options::default()
     };
-    ZooKeeper::new(Gate::new(replica, hub, Limits::default()), options)
+    let gate = Gate::new(replica.clone(), hub, Limits::default());
+    Served {
+        replica,
+        zookeeper: ZooKeeper::new(gate, options),
+        left: CONVERSATIONS_MAX,
+    }
 }
 
 /// Says all that, and awaits the end of the connection; true unless the server panicked.
@@ -358,10 +374,16 @@ fn connections_survive_whatever_is_sent() {
         .enable_all()
         .build()
         .expect("a runtime");
-    let zookeeper = runtime.block_on(serve());
+    let served = RefCell::new(runtime.block_on(serve()));
     TestRunner::default()
         .run(&conversation(), |conversation| {
-            let talk = || runtime.block_on(converse(&zookeeper, &conversation));
+            let mut served = served.borrow_mut();
+            if served.left == 0 {
+                runtime.block_on(served.replica.halt());
+                *served = runtime.block_on(serve());
+            }
+            served.left -= 1;
+            let talk = || runtime.block_on(converse(&served.zookeeper, &conversation));
             let (peak, went_well) = peak_of(talk);
             prop_assert!(went_well, "it panicked");
             let most = PER_BYTE * conversation.bytes.len() + CONNECTION_BESIDES;
