@@ -7,6 +7,7 @@
 
 mod crowd;
 mod deaf;
+mod etcd_v2;
 mod frames;
 mod garbage;
 mod greedy;
@@ -134,6 +135,17 @@ const TRIALS: &[Trial] = &[
             Box::pin(deaf::answers_on_a_full_wire(it))
         })
     },
+    Trial::new("five thousand clients that wait", 400, |it| {
+        Box::pin(etcd_v2::waiting(it))
+    }),
+    Trial::new("listings of a hundred thousand keys", 400, |it| {
+        Box::pin(etcd_v2::listings(it))
+    }),
+    Trial::new(
+        "a stream of ten thousand events that nobody reads",
+        256,
+        |it| Box::pin(etcd_v2::backlog(it)),
+    ),
 ];
 
 /// A server that is done harm to.

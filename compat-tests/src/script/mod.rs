@@ -21,7 +21,7 @@ mod args;
 mod crossing;
 mod etcd;
 mod etcd_v2;
-mod http;
+pub(crate) mod http;
 pub(crate) mod zookeeper;
 
 use std::collections::BTreeMap;
