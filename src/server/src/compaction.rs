@@ -16,10 +16,14 @@ const PERIODIC_INTERVAL_MAX: Duration = Duration::from_secs(60 * 60);
 /// Samples of the revision in each period.
 const SAMPLES: u32 = 10;
 /// Where nothing is configured, time between two looks at how much has gathered ...
-const UNASKED_INTERVAL: Duration = Duration::from_secs(1);
+const UNASKED_INTERVAL: Duration = Duration::from_millis(100);
 /// ... and how many of the newest revisions are kept when as many came from clients who have no use
-/// for them.
+/// for them ...
 const UNASKED_REVISIONS: u64 = 100_000;
+/// ... but only so many where history took half of the room that the space quota left it, and none
+/// once three quarters of the quota are used: who never compacts cannot disarm the alarm either, so it
+/// must not come for history.
+const UNASKED_REVISIONS_CROWDED: u64 = 1_000;
 
 /// What is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +33,7 @@ pub enum Retention {
     /// This many of the newest revisions.
     Revisions(u64),
     /// What etcd's clients wrote. ZooKeeper's and etcd v2's have no history and never compact: where
-    /// they write, the newest revisions are kept.
+    /// they write, the newest revisions are kept, as far as the space quota leaves room.
     Unasked,
 }
 
@@ -40,6 +44,10 @@ pub struct Seen {
     pub revision: u64,
     /// Revisions since the last compaction whose makers have no use for history.
     pub unwanted: u64,
+    /// What the keyspace takes.
+    pub used_bytes: u64,
+    /// What it may take; none if there is no bound.
+    pub quota_bytes: Option<u64>,
     /// Whether this member leads.
     pub leading: bool,
 }
@@ -80,6 +88,9 @@ pub struct Compactor {
     last_success: Duration,
     last_revision: u64,
     compacted_once: bool,
+    /// The least that the keyspace took at a tick since the last compaction: about what it takes
+    /// without history.
+    least_bytes: u64,
 }
 
 impl Compactor {
@@ -91,6 +102,7 @@ impl Compactor {
             last_success: now,
             last_revision: 0,
             compacted_once: false,
+            least_bytes: u64::MAX,
         }
     }
 
@@ -109,6 +121,7 @@ impl Compactor {
         let Seen {
             revision, leading, ..
         } = seen;
+        self.least_bytes = self.least_bytes.min(seen.used_bytes);
         match self.retention {
             Retention::Period(period) => {
                 let oldest = self.samples.front().copied().unwrap_or(revision);
@@ -131,11 +144,25 @@ impl Compactor {
                 (leading && at > 0 && at != self.last_revision).then_some(at)
             }
             Retention::Unasked => {
-                let due = leading && seen.unwanted >= UNASKED_REVISIONS;
-                let at = revision.saturating_sub(UNASKED_REVISIONS);
-                (due && at > self.last_revision).then_some(at)
+                let at = revision.saturating_sub(self.kept_unasked(seen)?);
+                (leading && at > self.last_revision).then_some(at)
             }
         }
+    }
+
+    /// How many of the newest revisions to keep where nothing is configured; none if all.
+    fn kept_unasked(&self, seen: Seen) -> Option<u64> {
+        if seen.unwanted == 0 {
+            return None;
+        }
+        if let Some(quota_bytes) = seen.quota_bytes {
+            let room_bytes = quota_bytes.saturating_sub(self.least_bytes);
+            if seen.used_bytes - self.least_bytes > room_bytes / 2 {
+                let full = seen.used_bytes >= quota_bytes - quota_bytes / 4;
+                return Some(if full { 0 } else { UNASKED_REVISIONS_CROWDED });
+            }
+        }
+        (seen.unwanted >= UNASKED_REVISIONS).then_some(UNASKED_REVISIONS)
     }
 
     /// A compaction succeeded (or someone had compacted that far already).
@@ -143,6 +170,7 @@ impl Compactor {
         self.last_success = now;
         self.last_revision = revision;
         self.compacted_once = true;
+        self.least_bytes = u64::MAX;
     }
 }
 
@@ -154,6 +182,8 @@ pub async fn drive(mut compactor: Compactor, gate: &Gate, started: Instant) {
         let seen = Seen {
             revision: gate.reader().revision().0,
             unwanted: gate.reader().stepped(),
+            used_bytes: gate.space().in_use_bytes,
+            quota_bytes: gate.limits().space_bytes_max,
             leading: status.leader == status.member,
         };
         let Some(revision) = compactor.tick(started.elapsed(), seen) else {
@@ -199,6 +229,8 @@ mod tests {
         Seen {
             revision,
             unwanted: 0,
+            used_bytes: 0,
+            quota_bytes: None,
             leading: true,
         }
     }
@@ -272,5 +304,34 @@ mod tests {
         assert_eq!(tick(5_000_000, UNASKED_REVISIONS - 1), None);
         assert_eq!(tick(UNASKED_REVISIONS, UNASKED_REVISIONS), None);
         assert_eq!(tick(150_000, UNASKED_REVISIONS), Some(50_000));
+    }
+
+    #[test]
+    fn unasked_history_gets_half_the_room_it_is_left() {
+        let mut compactor = Compactor::new(Retention::Unasked, Duration::ZERO, 1);
+        let seen = |revision, unwanted, used_bytes| Seen {
+            unwanted,
+            used_bytes,
+            quota_bytes: Some(1_000),
+            ..seen(revision)
+        };
+        let mut at = |seen| {
+            let due = compactor.tick(minutes(1), seen);
+            due.inspect(|revision| compactor.compacted(minutes(1), *revision))
+        };
+        assert_eq!(at(seen(1, 1, 200)), None);
+        assert_eq!(at(seen(4_000, 3_000, 600)), None);
+        assert_eq!(at(seen(5_000, 0, 990)), None, "etcd's clients are told");
+        assert_eq!(at(seen(5_000, 4_000, 601)), Some(4_000));
+        assert_eq!(at(seen(5_001, 1, 601)), None, "it may not go at once");
+        assert_eq!(at(seen(5_002, 2, 700)), None);
+        assert_eq!(at(seen(5_003, 3, 400)), None);
+        assert_eq!(at(seen(5_004, 4, 750)), Some(5_004), "no room for any");
+        let unbounded = Seen {
+            quota_bytes: None,
+            ..seen(9_000, 9_000, u64::MAX)
+        };
+        assert_eq!(at(seen(9_000, 1, 1)), None);
+        assert_eq!(at(unbounded), None);
     }
 }

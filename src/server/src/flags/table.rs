@@ -185,7 +185,7 @@ fn clustering() -> Vec<Flag> {
         flag(Clustering, "advertise-client-urls", "http://localhost:2379", |c| &mut c.advertise_client_urls, "Where clients reach this member."),
         flag(Clustering, "strict-reconfig-check", "true", |c| &mut c.strict_reconfig_check, "Refuse changes of members that would cost the quorum."),
         flag(Clustering, "pre-vote", "true", |c| &mut c.pre_vote, "Ask before an election whether it could be won, so that a member that was cut off does not disturb."),
-        flag(Clustering, "auto-compaction-retention", "0", |c| &mut c.auto_compaction_retention, "How much history to keep; 0 keeps all that etcd's clients write, and of what ZooKeeper's write, who have none and never compact, the newest 100,000 revisions. Hours, or a duration such as 5m, in the mode 'periodic'; a number of revisions in the mode 'revision'."),
+        flag(Clustering, "auto-compaction-retention", "0", |c| &mut c.auto_compaction_retention, "How much history to keep; 0 keeps all that etcd's clients write, and of what ZooKeeper's and etcd v2's write, who have none and never compact, the newest 100,000 revisions, or fewer where they would fill the space quota. Hours, or a duration such as 5m, in the mode 'periodic'; a number of revisions in the mode 'revision'."),
         flag(Clustering, "auto-compaction-mode", "periodic", |c| &mut c.auto_compaction_mode, "How to read the retention: 'periodic' or 'revision'."),
     ]
 }

@@ -1,6 +1,7 @@
 //! etcd v2's protocol on the client port, beside the others.
 
-use crate::server::{Server, get, put};
+use crate::server::{PATIENCE, Server, get, put};
+use std::time::Instant;
 
 /// What `method` on a path answers: the head and the content.
 fn ask(server: &Server, method: &str, path: &str, form: &str) -> (String, String) {
@@ -94,4 +95,34 @@ fn v2_is_not_served_where_it_is_switched_off() {
     let (head, content) = ask(&server, "GET", "/v2/keys", "");
     assert!(head.starts_with("HTTP/1.1 404 "), "{head}");
     assert_eq!(content, "404 page not found\n");
+}
+
+/// The room that the keyspace takes, as the metrics tell it.
+fn used_bytes(server: &Server) -> f64 {
+    let metrics = server.get("/metrics");
+    let name = "\netcd_mvcc_db_total_size_in_use_in_bytes ";
+    let (_, rest) = metrics.split_once(name).expect("it is told");
+    let number = rest.lines().next().expect("a line has a number");
+    number.parse().expect("a number")
+}
+
+/// etcd v2's clients can neither compact nor disarm the alarm.
+#[test]
+fn history_that_nobody_can_read_never_fills_the_space() {
+    const QUOTA_BYTES: u32 = 16 << 20;
+    const VALUE_BYTES: u32 = 256 << 10;
+    let dir = tempfile::tempdir().expect("a directory");
+    let quota = format!("--quota-backend-bytes={QUOTA_BYTES}");
+    let server = Server::start(dir.path(), &[&quota]);
+    let form = format!("value={}", "x".repeat(VALUE_BYTES as usize));
+    for round in 0..3 {
+        for _ in 0..QUOTA_BYTES / VALUE_BYTES * 4 / 5 {
+            let (head, content) = ask(&server, "PUT", "/v2/keys/k", &form);
+            assert!(head.starts_with("HTTP/1.1 20"), "{round}: {content}");
+        }
+        let began = Instant::now();
+        while used_bytes(&server) > f64::from(QUOTA_BYTES / 8) {
+            assert!(began.elapsed() < PATIENCE, "nothing was compacted");
+        }
+    }
 }
