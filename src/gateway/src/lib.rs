@@ -16,6 +16,7 @@ pub mod sessions;
 pub mod space;
 #[cfg(test)]
 mod testing;
+mod toil;
 pub mod watch;
 
 pub use events::{EventHub, EventStream, Interest, News, Unwaited};

@@ -4,13 +4,12 @@
 //! was proven once is remembered in this process, since clients of HTTP prove it with each request.
 
 use crate::gate::Gate;
+use crate::toil::{self, Toil};
 use keyspace::Principal;
 use parking_lot::Mutex;
 use replica::Unavailable;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
-use std::num::NonZero;
-use tokio::sync::Semaphore;
 
 /// Users whose passwords are remembered; beyond that all are forgotten and have to be proven anew.
 const PROVEN_MAX: usize = 4096;
@@ -20,8 +19,8 @@ pub(crate) struct Logins {
     proven: Mutex<HashMap<Box<str>, Proven>>,
     /// So that what is remembered is of no use to another process.
     secret: [u8; 32],
-    /// One for each password that may be hashed at a time: half the cores go on serving.
-    slots: Semaphore,
+    /// Hashes passwords: half the cores go on serving.
+    toil: Toil,
 }
 
 /// That a password has this hash.
@@ -32,11 +31,10 @@ struct Proven {
 
 impl Default for Logins {
     fn default() -> Self {
-        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
         Logins {
             proven: Mutex::default(),
             secret: rand::random(),
-            slots: Semaphore::new((cores / 2).max(1)),
+            toil: Toil::new((toil::cores() / 2).max(1)),
         }
     }
 }
@@ -57,6 +55,19 @@ impl Logins {
         proven.is_some_and(|proven| proven.seal == self.seal(user, password))
     }
 
+    /// Whether a password has this hash. Of those who come with the same one at a time, the first
+    /// proves it for all.
+    fn proves(&self, user: &str, hash: Box<str>, password: &[u8]) -> bool {
+        if self.is_proven(user, &hash, password) {
+            return true;
+        }
+        let proves = bcrypt::verify(password, &hash).unwrap_or(false);
+        if proves {
+            self.remember(user, hash, password);
+        }
+        proves
+    }
+
     fn remember(&self, user: &str, hash: Box<str>, password: &[u8]) {
         let seal = self.seal(user, password);
         let mut proven = self.proven.lock();
@@ -65,26 +76,15 @@ impl Logins {
         }
         proven.insert(user.into(), Proven { hash, seal });
     }
-
-    /// Does what takes a core for long.
-    async fn toil<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, Unavailable> {
-        let slot = self.slots.acquire().await;
-        let _slot = slot.map_err(|_| Unavailable::Stopped)?;
-        // It ends early only with the runtime.
-        let done = tokio::task::spawn_blocking(work).await;
-        done.map_err(|_| Unavailable::Stopped)
-    }
 }
 
 impl Gate {
     /// Hashes a password as users keep it. Like etcd's, its 73rd byte and those behind do not count.
     pub async fn hash_password(&self, password: Vec<u8>) -> Result<Box<str>, Unavailable> {
         let cost = self.limits().bcrypt_cost;
-        let hashed = self.logins().toil(move || bcrypt::hash(password, cost));
-        let hashed = hashed.await?.expect("the cost is one that there is");
+        let hash = move || bcrypt::hash(password, cost);
+        let hashed = self.logins().toil.run(hash).await?;
+        let hashed = hashed.expect("the cost is one that there is");
         Ok(hashed.into())
     }
 
@@ -100,13 +100,42 @@ impl Gate {
             return Ok(None);
         };
         if !self.logins().is_proven(user, &hash, password) {
-            let (given, known) = (password.to_vec(), hash.clone());
-            let verified = move || bcrypt::verify(given, &known).unwrap_or(false);
-            if !self.logins().toil(verified).await? {
+            let (gate, user, password) = (self.clone(), user.to_owned(), password.to_owned());
+            let proves = move || gate.logins().proves(&user, hash, &password);
+            if !self.logins().toil.run(proves).await? {
                 return Ok(None);
             }
-            self.logins().remember(user, hash, password);
         }
         Ok(Some(Principal::user(user)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proof_is_of_one_user_one_hash_and_one_password() {
+        let logins = Logins::default();
+        logins.remember("ann", "hash".into(), b"old");
+        assert!(
+            logins.proves("ann", "hash".into(), b"old"),
+            "once is enough"
+        );
+        assert!(!logins.proves("ann", "hash".into(), b"new"));
+        assert!(!logins.proves("ann", "other".into(), b"old"));
+        assert!(!logins.proves("bob", "hash".into(), b"old"));
+    }
+
+    #[test]
+    fn no_more_is_remembered_than_there_is_room_for() {
+        let logins = Logins::default();
+        for nth in 0..=PROVEN_MAX {
+            logins.remember(&nth.to_string(), "hash".into(), b"p");
+            assert!(logins.proven.lock().len() <= PROVEN_MAX);
+        }
+        let last = PROVEN_MAX.to_string();
+        assert!(logins.is_proven(&last, "hash", b"p"));
+        assert!(!logins.is_proven("0", "hash", b"p"), "all were forgotten");
     }
 }
