@@ -17,6 +17,7 @@ pub mod space;
 #[cfg(test)]
 mod testing;
 mod toil;
+pub mod url;
 pub mod watch;
 
 pub use events::{EventHub, EventStream, Interest, News, Unwaited};

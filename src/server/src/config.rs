@@ -3,7 +3,8 @@
 use crate::compaction::Retention;
 use crate::flags::value::{FlagValue, Kind, StreamUrls, Urls, Words};
 use crate::tls::Files;
-use crate::url::{Scheme, Url};
+use crate::url;
+use gateway::url::{Scheme, Url};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
@@ -169,7 +170,7 @@ impl Config {
             &self.listen_zookeeper_admin_urls,
         ];
         for url in listens.iter().flat_map(|urls| &urls.0) {
-            url.check_bindable()?;
+            url::check_bindable(url)?;
         }
         for (flag, form, urls) in [
             (
@@ -189,7 +190,7 @@ impl Config {
             ),
         ] {
             for url in &urls.0 {
-                url.check_advertisable()
+                url::check_advertisable(url)
                     .map_err(|why| format!("{flag} \"{urls}\" must be {form} ({why})"))?;
             }
         }
@@ -369,7 +370,7 @@ fn is_anywhere(host: &str) -> bool {
 /// Whether two lists of URLs, under different names, resolve to the same addresses.
 fn same_places(one: &Urls, other: &Urls) -> bool {
     let places = |urls: &Urls| -> Option<BTreeSet<_>> {
-        let resolved: Result<Vec<_>, _> = urls.0.iter().map(Url::resolve).collect();
+        let resolved: Result<Vec<_>, _> = urls.0.iter().map(url::resolve).collect();
         Some(resolved.ok()?.into_iter().flatten().collect())
     };
     one.0.len() == other.0.len() && places(one).is_some_and(|one| Some(one) == places(other))
@@ -388,7 +389,7 @@ fn parse_initial_cluster(text: &str) -> Result<BTreeMap<String, Urls>, String> {
         members
             .entry(name.to_owned())
             .or_default()
-            .push(Url::parse(url.trim())?);
+            .push(url::parse(url)?);
     }
     Ok(members
         .into_iter()

@@ -4,9 +4,10 @@
 use crate::config::Config;
 use crate::greeting::Greeted;
 use crate::http::Content;
-use crate::url::Url;
+use crate::url;
 use crate::workers::Workers;
 use anyhow::{Context, anyhow};
+use gateway::url::Url;
 use hyper::service::Service;
 use hyper::{Request, Response, body::Incoming};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -86,7 +87,7 @@ pub fn bind(url: &Url, config: &Config) -> anyhow::Result<Listener> {
 }
 
 fn bind_tcp(url: &Url, config: &Config) -> anyhow::Result<Listener> {
-    let addresses = url.resolve()?;
+    let addresses = url::resolve(url)?;
     // A name with both kinds of addresses means the first IPv4 one, as in Go.
     let address = addresses
         .iter()

@@ -4,7 +4,7 @@
 use crate::config::Config;
 use crate::flags::value::{FlagValue, StreamUrls, Urls};
 use crate::tls::{ClientAuth, Files};
-use crate::url::Url;
+use crate::url;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 use std::time::Duration;
@@ -118,19 +118,19 @@ impl Places {
         let clients = [self.clients.url("tcp"), self.secure_clients.url("tls")];
         let clients: Vec<String> = clients.into_iter().flatten().collect();
         if !clients.is_empty() && !config.given.contains("listen-zookeeper-urls") {
-            let urls = clients.iter().map(|url| Url::parse_stream(url));
+            let urls = clients.iter().map(|url| url::parse_stream(url));
             config.listen_zookeeper_urls = StreamUrls(Urls(urls.collect::<Result<_, _>>()?));
         }
         let admin = self.admin.url("http");
         if let Some(url) = admin.filter(|_| self.admin_enabled != Some(false))
             && !config.given.contains("listen-zookeeper-admin-urls")
         {
-            config.listen_zookeeper_admin_urls = Urls(vec![Url::parse(&url)?]);
+            config.listen_zookeeper_admin_urls = Urls(vec![url::parse(&url)?]);
         }
         if let Some(url) = self.metrics.url("http")
             && !config.given.contains("listen-metrics-urls")
         {
-            config.listen_metrics_urls = Urls(vec![Url::parse(&url)?]);
+            config.listen_metrics_urls = Urls(vec![url::parse(&url)?]);
         }
         Ok(())
     }

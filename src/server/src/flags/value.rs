@@ -1,7 +1,8 @@
 //! How the text of a flag becomes a value: the rules of Go's `flag` package, which etcd's users
 //! rely on (`0x10`, `1h30m`, `--bool` without a value), and etcd's own lists and URLs.
 
-use crate::url::Url;
+use crate::url;
+use gateway::url::Url;
 use std::collections::BTreeSet;
 use std::time::Duration;
 use zookeeper::Mount;
@@ -181,7 +182,7 @@ impl std::fmt::Display for Urls {
 impl FlagValue for Urls {
     const KIND: Kind = Kind::List;
     fn parse(text: &str) -> Result<Self, String> {
-        distinct_urls(text, Url::parse)
+        distinct_urls(text, url::parse)
     }
 }
 
@@ -203,7 +204,7 @@ pub struct StreamUrls(pub Urls);
 impl FlagValue for StreamUrls {
     const KIND: Kind = Kind::List;
     fn parse(text: &str) -> Result<Self, String> {
-        distinct_urls(text, Url::parse_stream).map(StreamUrls)
+        distinct_urls(text, url::parse_stream).map(StreamUrls)
     }
 }
 
