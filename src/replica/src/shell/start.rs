@@ -514,10 +514,6 @@ async fn publish(handle: Handle) {
                 && own.client_urls == config.client_urls
                 && own.stream_urls == config.stream_urls
         });
-        if known {
-            shared.published.send_replace(true);
-            return;
-        }
         let description = Description {
             id: shared.member,
             name: Some(config.name.clone()),
@@ -526,8 +522,15 @@ async fn publish(handle: Handle) {
             stream_urls: Some(config.stream_urls.clone()),
             second_port: None,
         };
-        match handle.describe(description).await {
-            Ok(()) => {}
+        let described = match known {
+            true => Ok(()),
+            false => handle.describe(description).await,
+        };
+        match described {
+            Ok(()) => {
+                shared.published.send_replace(true);
+                return;
+            }
             Err(MemberError::Unavailable(crate::Unavailable::Stopped)) => return,
             // A joining member cannot until it has the state in which it is a member.
             Err(error) => tracing::warn!(%error, "failed to publish local member to cluster"),

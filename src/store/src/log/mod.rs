@@ -38,6 +38,8 @@ use crate::{Fault, LogEntry, LogReader, LogStore, Vote};
 
 /// A sync that takes longer is worth a warning: followers and clients wait for it.
 const SLOW_SYNC: Duration = Duration::from_secs(1);
+/// The first segment of a log is short: a new member does not wait until as much as usual is filled.
+const FIRST_SEGMENT_BYTES: u32 = 8 << 20;
 /// The buffer for a batch is kept for the next one up to this size.
 const BUFFER_BYTES_KEPT: usize = 4 << 20;
 /// What to do about a damaged log.
@@ -114,11 +116,16 @@ impl Log {
         make_dir(dir)?;
         let lock = DirLock::take(dir)?;
         let found = recover::recover(dir, options.cache_bytes)?;
-        let spares = Spares::start(dir, options.segment_bytes, found.unused, found.next_epoch)?;
+        let mut next_epoch = found.next_epoch;
         let (segment, end) = match found.last {
             Some(last) => last,
-            None => begin(&spares)?,
+            None => {
+                next_epoch += 1;
+                let first_bytes = options.segment_bytes.min(FIRST_SEGMENT_BYTES);
+                begin(Segment::create(dir, found.next_epoch, first_bytes)?)?
+            }
         };
+        let spares = Spares::start(dir, options.segment_bytes, found.unused, next_epoch)?;
         let mut view = found.view;
         view.segments.entry(segment.epoch).or_insert_with(|| InUse {
             segment: segment.clone(),
@@ -298,8 +305,7 @@ impl Log {
 }
 
 /// Begins the first segment of a new log.
-fn begin(spares: &Spares) -> Result<(Arc<Segment>, u32), Fault> {
-    let segment = spares.take()?;
+fn begin(segment: Segment) -> Result<(Arc<Segment>, u32), Fault> {
     let at = At {
         epoch: segment.epoch,
         offset: 0,
