@@ -6,7 +6,7 @@ use proto::etcdserverpb::request_op::Request;
 use proto::etcdserverpb::{PutRequest, RequestOp, TxnRequest};
 use serde_json::Value;
 
-use super::Scene;
+use super::{Scene, until};
 use crate::script::http::{Answer, request};
 
 /// Clients that wait for the same key.
@@ -17,6 +17,9 @@ const LISTINGS: usize = 4;
 /// Events that a client has not read, and the size of each one's value.
 const EVENTS: usize = 10_000;
 const EVENT_VALUE_BYTES: usize = 4 << 10;
+/// Keys whose time ends within one second, and how long after they are made.
+const EXPIRING: u64 = 1_000;
+const TTL_S: u64 = 3;
 /// Writes of one transaction.
 const PUTS: usize = 100;
 
@@ -100,6 +103,27 @@ pub async fn backlog(scene: &Scene) -> Result<String> {
         "a wait for the past got {refused}"
     );
     Ok(format!("{} of {EVENTS} events were sent", events.len()))
+}
+
+/// Keys that end at the same time, each by its own deadline.
+pub async fn expiring(scene: &Scene) -> Result<String> {
+    for n in 0..EXPIRING {
+        let set = format!("/v2/keys/ending/{n}?value=x&ttl={TTL_S}");
+        let set = request("PUT", &set, "localhost", &[], b"");
+        let answer = Answer::to(scene.client_port(), &set).await?;
+        ensure!(
+            answer.status.starts_with("201"),
+            "key {n}: {}",
+            answer.status
+        );
+    }
+    until("the end of every key", async || {
+        let stats = get(scene, "/v2/stats/store").await?.body().await?;
+        let stats: Value = serde_json::from_slice(&stats)?;
+        Ok(stats["expireCount"] == EXPIRING)
+    })
+    .await?;
+    Ok(format!("{EXPIRING} keys"))
 }
 
 async fn get(scene: &Scene, path: &str) -> Result<Answer> {

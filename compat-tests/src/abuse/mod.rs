@@ -141,6 +141,9 @@ const TRIALS: &[Trial] = &[
     Trial::new("listings of a hundred thousand keys", 400, |it| {
         Box::pin(etcd_v2::listings(it))
     }),
+    Trial::new("a thousand keys that end at the same time", 64, |it| {
+        Box::pin(etcd_v2::expiring(it))
+    }),
     Trial::new(
         "a stream of ten thousand events that nobody reads",
         256,
