@@ -13,6 +13,8 @@ use std::net::IpAddr;
 
 /// The longest access list: looking at a node looks at all of it.
 const ENTRIES_MAX: usize = 1024;
+/// The same in bytes: a line of `auth` may stand for many.
+const LIST_BYTES_MAX: usize = 64 << 10;
 
 /// An access list as it is kept: `auth` stands for whoever the caller has authenticated as, equal
 /// entries count once, and what is open to everyone needs no list.
@@ -24,34 +26,63 @@ pub fn expand(
     if acl.len() > ENTRIES_MAX {
         return Err(Code::InvalidAcl);
     }
-    let mut list: Vec<AccessEntry> = Vec::with_capacity(acl.len());
+    let mut list = Growing {
+        entries: Vec::with_capacity(acl.len()),
+        bytes: 0,
+    };
     for (at, entry) in acl.iter().enumerate() {
         if acl[..at].contains(entry) {
             continue;
         }
         let permissions = Permissions(entry.permissions.cast_unsigned());
-        let who = |who: Identity| AccessEntry { permissions, who };
         match entry.scheme.ok_or(Code::InvalidAcl)? {
             "auth" => {
-                let known = list.len();
+                let known = list.entries.len();
                 let authenticated = callers
                     .iter()
                     .filter(|id| is_authenticated(id) && is_known(&id.scheme, options));
-                list.extend(authenticated.cloned().map(who));
-                if list.len() == known {
+                for id in authenticated {
+                    list.push(permissions, &id.scheme, &id.id)?;
+                }
+                if list.entries.len() == known {
                     return Err(Code::InvalidAcl);
                 }
             }
             scheme if is_known(scheme, options) && is_meaningful(scheme, entry.id) => {
-                list.push(who(Identity::new(scheme, entry.id)));
+                list.push(permissions, scheme, entry.id)?;
             }
             _ => return Err(Code::InvalidAcl),
         }
     }
-    if list.is_empty() || list.len() > ENTRIES_MAX {
+    let list = list.entries;
+    if list.is_empty() {
         return Err(Code::InvalidAcl);
     }
     Ok((list != [open()]).then(|| list.into()))
+}
+
+/// An access list that grows no longer than it may.
+struct Growing {
+    entries: Vec<AccessEntry>,
+    bytes: usize,
+}
+
+impl Growing {
+    fn push(&mut self, permissions: Permissions, scheme: &str, id: &str) -> Result<(), Code> {
+        self.bytes += scheme.len() + id.len();
+        if self.entries.len() == ENTRIES_MAX || self.bytes > LIST_BYTES_MAX {
+            return Err(Code::InvalidAcl);
+        }
+        let who = Identity::new(scheme, id);
+        self.entries.push(AccessEntry { permissions, who });
+        Ok(())
+    }
+}
+
+/// What identities take.
+pub fn bytes_of<'a>(ids: impl IntoIterator<Item = &'a Identity>) -> usize {
+    let ids = ids.into_iter();
+    ids.map(|id| id.scheme.len() + id.id.len()).sum()
 }
 
 /// What lets everyone do everything.
@@ -331,6 +362,20 @@ mod tests {
         let list = expand(&[entry("auth", "")], &callers, &options).expect("a list");
         assert_eq!(ids(list), ["digest:a:x", "sasl:b"]);
         assert!(expand(&[entry("sasl", "b")], &[], &options).is_ok());
+    }
+
+    #[test]
+    fn a_list_may_not_grow_too_long() {
+        let options = Options::default();
+        let lines: Vec<String> = (0..ENTRIES_MAX).map(|line| line.to_string()).collect();
+        let acl: Vec<_> = lines.iter().map(|line| entry("auth", line)).collect();
+        let expanded = |callers: &[Identity]| expand(&acl, callers, &options);
+        let short = [Identity::new("digest", "a:x")];
+        assert_eq!(ids(expanded(&short).expect("a list")).len(), ENTRIES_MAX);
+        let two = [short[0].clone(), Identity::new("digest", "b:x")];
+        assert_eq!(expanded(&two), Err(Code::InvalidAcl));
+        let long = [Identity::new("digest", "a".repeat(100))];
+        assert_eq!(expanded(&long), Err(Code::InvalidAcl));
     }
 
     #[test]

@@ -40,6 +40,8 @@ pub struct Steps {
     pub ops: Vec<NodeOp>,
     /// The error of that one.
     pub doomed: Option<Code>,
+    /// What their access lists take, whose lines `auth` stand for more than was sent.
+    pub list_bytes: usize,
 }
 
 /// A change that can only fail, but in its turn, and not before another that fails earlier.
@@ -73,22 +75,40 @@ impl Doomed {
 impl Steps {
     /// The steps of `writes`, which lie in `frames`.
     pub fn of(writes: &[Write<'_>], frames: &Bytes, caller: Caller<'_>) -> Steps {
-        let mut ops = Vec::with_capacity(writes.len());
+        let mut steps = Steps {
+            ops: Vec::with_capacity(writes.len()),
+            doomed: None,
+            list_bytes: 0,
+        };
         for write in writes {
-            match step(write, frames, caller) {
-                Ok(op) => ops.push(op),
+            let step = step(write, frames, caller).and_then(|op| {
+                steps.list_bytes += list_bytes(&op.action);
+                match steps.list_bytes <= caller.options.frame_bytes_max {
+                    true => Ok(op),
+                    false => Err(Code::InvalidAcl.into()),
+                }
+            });
+            match step {
+                Ok(op) => steps.ops.push(op),
                 Err(doomed) => {
-                    let code = doomed.code;
-                    ops.push(doomed.step());
-                    return Steps {
-                        ops,
-                        doomed: Some(code),
-                    };
+                    steps.doomed = Some(doomed.code);
+                    steps.ops.push(doomed.step());
+                    break;
                 }
             }
         }
-        Steps { ops, doomed: None }
+        steps
     }
+}
+
+/// What the access list takes that a step gives to a node.
+fn list_bytes(action: &Action) -> usize {
+    let list = match action {
+        Action::Write(write) => write.acl.as_ref(),
+        Action::SetAcl(list) => list.as_ref(),
+        Action::Check | Action::MakeDirectory { .. } | Action::Remove { .. } => None,
+    };
+    list.map_or(0, |list| acl::bytes_of(list.iter().map(|entry| &entry.who)))
 }
 
 /// The error of a step that failed, of `steps` of which the last may be doomed.

@@ -25,7 +25,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 /// Answers that wait for others before they are written.
 const ANSWERS_BYTES_MAX: usize = 1 << 20;
 /// What a client's identities may take: they travel with each of its writes.
-const IDENTITIES_BYTES_MAX: usize = 64 << 10;
+const IDENTITIES_BYTES_MAX: usize = 8 << 10;
+/// What writes may take, with what travels along, before those after them have to wait for their
+/// answers: all that are handed over together go into one entry of the log.
+const RUN_BYTES_MAX: usize = 1 << 20;
 /// Nodes whose children are counted before others on this thread have their turn.
 const COUNT_SLICE: usize = 256;
 /// How long members must have been connected before others come or go: to ZooKeeper it is enough that
@@ -37,6 +40,8 @@ const PING_XID: i32 = -2;
 /// A request, and the frames it lies in.
 pub struct Asked<'f> {
     pub frames: &'f Bytes,
+    /// How long its own is.
+    pub len_bytes: usize,
     pub header: Header,
     pub request: Request<'f>,
 }
@@ -95,8 +100,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
                 self.single(first).await?;
                 rest = others;
             } else {
-                self.write(&writes).await?;
-                rest = &rest[writes.len()..];
+                let done = self.write(&writes).await?;
+                rest = &rest[done..];
             }
             if self.replies.len_bytes() > ANSWERS_BYTES_MAX {
                 self.flush().await?;
@@ -125,18 +130,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
         Err(Over::AfterAnswers)
     }
 
-    /// Does the changes that stand next to each other.
-    async fn write(&mut self, run: &[(&Asked<'_>, &[Write<'_>])]) -> Result<(), Over> {
+    /// Does changes that stand next to each other, as many as may be handed over together; answers
+    /// how many.
+    async fn write(&mut self, run: &[(&Asked<'_>, &[Write<'_>])]) -> Result<usize, Over> {
         if self.read_only {
             for (asked, _) in run {
                 self.refuse_now(asked.header.xid, Code::NotReadOnly);
             }
-            return Ok(());
+            return Ok(run.len());
         }
+        let ids_bytes = acl::bytes_of(&*self.ids);
+        let mut bytes = 0;
         let mut commands = Vec::with_capacity(run.len());
         let mut plans = Vec::with_capacity(run.len());
         for (asked, writes) in run {
+            if bytes > RUN_BYTES_MAX {
+                break;
+            }
             let steps = Steps::of(writes, asked.frames, self.caller());
+            bytes += asked.len_bytes + steps.list_bytes + ids_bytes;
             let plan = Plan {
                 steps: steps.ops.len(),
                 doomed: steps.doomed,
@@ -156,7 +168,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
             let answered = (plan.steps > 0).then(|| answers.next()).flatten();
             self.answer_write(asked, writes, plan, answered)?;
         }
-        Ok(())
+        Ok(plans.len())
     }
 
     /// The connection's next turn.
@@ -429,8 +441,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
                 ids.push(id);
             }
         }
-        let bytes: usize = ids.iter().map(|id| id.scheme.len() + id.id.len()).sum();
-        let fits = bytes <= IDENTITIES_BYTES_MAX;
+        let fits = acl::bytes_of(&ids) <= IDENTITIES_BYTES_MAX;
         if fits {
             self.ids = ids.into();
         }

@@ -284,6 +284,7 @@ fn parse<'f>(payload: &'f [u8], frames: &'f Bytes) -> Parsed<'f> {
     let (header, request) = record::parse(payload)?;
     Ok(Asked {
         frames,
+        len_bytes: payload.len(),
         header,
         request,
     })

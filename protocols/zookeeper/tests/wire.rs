@@ -200,6 +200,14 @@ fn path_and_watch(path: &str, watch: bool) -> Vec<u8> {
     out
 }
 
+fn auth(token: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    out.int(0);
+    out.text("digest");
+    out.text(token);
+    out
+}
+
 const CREATE: i32 = 1;
 const EXISTS: i32 = 3;
 const GET_DATA: i32 = 4;
@@ -257,6 +265,32 @@ async fn an_event_comes_after_the_read_that_watches_and_before_what_shows_the_ch
         xids.push(client.reply().await.expect("an answer").xid);
     }
     assert_eq!(xids, [1, 2, -1, 3, 4]);
+}
+
+/// What identities and access lists make of writes that stand next to each other has to fit in one
+/// entry of the log: one that did not stopped the member.
+#[tokio::test]
+async fn pipelined_writes_of_many_identities_go_in_several_entries() {
+    const WRITES: i32 = 500;
+    const USER_BYTES: usize = 7000;
+    let server = Server::start(Options::default()).await;
+    let mut client = server.connect().await;
+    let shown = client.call(-4, AUTH, auth(&format!("{}:p", "x".repeat(USER_BYTES))));
+    assert_eq!(shown.await.error, 0);
+    assert_eq!(client.call(1, CREATE, create("/a", 0)).await.error, 0);
+    let before = server.gate.status().committed;
+    let writes: Vec<_> = (0..WRITES).map(|xid| (xid, SET_DATA, set("/a"))).collect();
+    client.pipeline(&writes).await;
+    for xid in 0..WRITES {
+        let reply = client.reply().await.expect("an answer");
+        assert_eq!((reply.xid, reply.error), (xid, 0));
+    }
+    let entries = server.gate.status().committed - before;
+    let bytes = WRITES as u64 * USER_BYTES as u64;
+    assert!(
+        entries > bytes / (2 << 20),
+        "{entries} entries of {bytes} bytes"
+    );
 }
 
 #[tokio::test]

@@ -1,11 +1,15 @@
 //! The bounds an operator may set, with etcd's defaults.
 
+use replica::proposals::PROPOSAL_BYTES_MAX;
 use std::time::Duration;
+
+/// The most that an operator may allow a request to take: more is replicated than was sent.
+pub const REQUEST_BYTES_MAX: usize = PROPOSAL_BYTES_MAX / 2;
 
 /// What the server was told to hold its clients to.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// The largest request that may be replicated.
+    /// The largest request that may be replicated; at most [`REQUEST_BYTES_MAX`].
     pub request_bytes_max: usize,
     /// The most operations on one level of a transaction.
     pub txn_ops_max: usize,

@@ -3,6 +3,7 @@
 //! A batch is `[origin, incarnation, seq, wall_ms, [step…]]` in CBOR. Its steps are encoded where they
 //! are proposed, so that whoever builds the batch only copies bytes.
 
+use crate::proposals::PROPOSAL_BYTES_MAX;
 use crate::roster::{Description, MemberChange};
 use keyspace::{Command, WallMs};
 use minicbor::{Decode, Decoder, Encode, Encoder};
@@ -174,8 +175,11 @@ pub fn decode_change(data: &[u8]) -> Result<ChangeRequest, Unreadable> {
 }
 
 /// Whether an entry that another member forwarded may enter the log: what every member must be
-/// able to read later is read once before.
+/// able to read later is read once before, and has to fit in.
 pub fn check_forwarded(kind: u8, data: &[u8]) -> Result<(), Unreadable> {
+    if data.len() > HEADER_BYTES_MAX + PROPOSAL_BYTES_MAX {
+        return Err(Unreadable(format!("{} bytes are too many", data.len())));
+    }
     match kind {
         KIND_BATCH => decode_batch(data).map(drop),
         KIND_CHANGE => decode_change(data).map(drop),

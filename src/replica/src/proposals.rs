@@ -12,6 +12,10 @@ use store::{Fault, LogEntry, LogReader};
 
 /// Content of one entry. A larger group of steps travels alone.
 pub const BATCH_BYTES_MAX: usize = 1 << 20;
+/// The longest group of steps.
+pub const PROPOSAL_BYTES_MAX: usize = 32 << 20;
+// A longer entry stops every member that is given it.
+const _: () = assert!(PROPOSAL_BYTES_MAX <= store::log::SEGMENT_BYTES as usize / 2);
 /// Steps in one entry. Who waits for an entry is answered once all of it is applied: were all that
 /// arrived during a round in one, its clients would go through every stage in step, and while one
 /// stage works the others would wait.

@@ -7,7 +7,8 @@ use keyspace::change::Cause;
 use keyspace::command::Nodes;
 use keyspace::node::{Action, Deadline};
 use keyspace::{Command, LeaseId, NodeOp, Outcome, Principal, Refusal, Revision, WallMs};
-use replica::{Failure, StartError};
+use replica::proposals::PROPOSAL_BYTES_MAX;
+use replica::{Failure, StartError, Unavailable};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use store::mem::{Faults, MemCheckpoints, MemDisk, MemLog};
@@ -120,6 +121,22 @@ impl CheckpointStore for CountedImages {
     fn log_needed_from(&self) -> u64 {
         self.store.log_needed_from()
     }
+}
+
+/// An entry that no segment of the log could hold would stop every member that takes it.
+#[tokio::test]
+async fn what_does_not_fit_in_the_log_is_refused_and_the_log_goes_on() -> anyhow::Result<()> {
+    let replica = open(config(), &MemDisk::new()).await?;
+    let value = "x".repeat(PROPOSAL_BYTES_MAX);
+    let refused = replica.propose(put("large", &value)).await;
+    assert_eq!(refused.map(|_| ()), Err(Unavailable::TooMany));
+    let half = &value[..PROPOSAL_BYTES_MAX / 2];
+    let refused = replica.propose_all(vec![put("a", half), put("b", half)]);
+    assert_eq!(refused.await.map(|_| ()), Err(Unavailable::TooMany));
+    let applied = replica.propose(put("small", "v")).await?;
+    assert_eq!(applied.revision, Revision(2));
+    replica.stop().await;
+    Ok(())
 }
 
 /// Watchers are told before whoever asked: a client that saw its write's answer sees its event.

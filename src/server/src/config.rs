@@ -4,6 +4,7 @@ use crate::compaction::Retention;
 use crate::flags::value::{FlagValue, Kind, StreamUrls, Urls, Words};
 use crate::tls::Files;
 use crate::url;
+use gateway::limits::REQUEST_BYTES_MAX;
 use gateway::url::{Scheme, Url};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -195,6 +196,7 @@ impl Config {
             }
         }
         self.check_times()?;
+        check_bytes("--max-request-bytes", self.max_request_bytes)?;
         if self.advertise_client_urls.0.is_empty() && !self.listen_client_urls.0.is_empty() {
             return Err(
                 "--advertise-client-urls is required when --listen-client-urls is set explicitly"
@@ -242,6 +244,7 @@ impl Config {
 
     /// What ZooKeeper's clients find is said by flags and by its own file together.
     pub fn check_zookeeper(&self) -> Result<(), String> {
+        check_bytes("jute.maxbuffer", self.zookeeper.frame_bytes_max)?;
         let mut urls = self.listen_zookeeper_urls.0.0.iter();
         match urls.find(|url| url.secure()) {
             Some(url) if self.zookeeper_tls.cert.is_empty() => Err(format!(
@@ -359,6 +362,16 @@ impl Config {
             beyond(advertised, own),
             initial_cluster_of(&self.name, own)
         ))
+    }
+}
+
+/// Whether requests of this size can be replicated.
+fn check_bytes(setting: &str, bytes: usize) -> Result<(), String> {
+    match bytes <= REQUEST_BYTES_MAX {
+        true => Ok(()),
+        false => Err(format!(
+            "{setting}[{bytes}] must be at most {REQUEST_BYTES_MAX}"
+        )),
     }
 }
 

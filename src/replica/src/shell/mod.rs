@@ -20,7 +20,7 @@ pub mod touches;
 use crate::config::Config;
 use crate::expiry::Expiry;
 use crate::machine::{Machine, Owner, Place, StepOutcome};
-use crate::proposals::Waiter;
+use crate::proposals::{PROPOSAL_BYTES_MAX, Waiter};
 use crate::roster::Roster;
 use crate::stats::Stats;
 use crate::transport::Peers;
@@ -190,8 +190,9 @@ impl InFlight {
         };
         let before = self.proposals.fetch_add(1, Ordering::Relaxed);
         let bytes_before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        let fits =
-            before < PROPOSALS_MAX && (before == 0 || bytes_before + bytes <= PROPOSALS_BYTES_MAX);
+        let fits = before < PROPOSALS_MAX
+            && bytes <= PROPOSAL_BYTES_MAX
+            && bytes_before + bytes <= PROPOSALS_BYTES_MAX;
         // Refused, the permit is dropped, which takes the numbers back.
         fits.then_some(permit).ok_or(Unavailable::TooMany)
     }

@@ -341,6 +341,10 @@ fn refusals_are_etcds() {
             "--election-timeout[50001ms] is too long, and should be set less than 50000ms",
         ),
         (
+            &["--max-request-bytes=16777217"],
+            "--max-request-bytes[16777217] must be at most 16777216",
+        ),
+        (
             &["--heartbeat-interval=0"],
             "--heartbeat-interval must be >0 (set to 0ms)",
         ),

@@ -334,6 +334,60 @@ async fn without_space_sessions_open_and_reads_and_deletes_go_on() {
     assert_eq!(client.read(GET_DATA, "/1").await.0, 0);
 }
 
+/// Each line `auth` of an access list stands for all identities of the caller: a few kilobytes of
+/// such lines made an entry longer than a segment of the log, and the member stopped.
+#[tokio::test]
+async fn access_lists_that_grow_too_long_are_refused() {
+    const CREATES: i32 = 16;
+    const LINES: usize = 1024;
+    const INVALID_ACL: i32 = -114;
+    const AUTH_FAILED: i32 = -115;
+    let dir = tempfile::tempdir().expect("a directory");
+    let server = Server::start(dir.path(), &[]);
+    let address = server.addresses(CLIENTS)[0];
+    let auth = |user_bytes| {
+        move |out: &mut Vec<u8>| {
+            out.int(0);
+            out.text("digest");
+            out.text(&format!("{}:p", "x".repeat(user_bytes)));
+        }
+    };
+    let mut client = plain(address).await;
+    assert_eq!(client.call(AUTH, auth(60_000)).await.0, AUTH_FAILED);
+
+    let mut client = plain(address).await;
+    assert_eq!(client.call(AUTH, auth(7000)).await.0, 0);
+    let mut frames = Vec::new();
+    for xid in 0..CREATES {
+        framed(&mut frames, |out| {
+            out.int(xid);
+            out.int(CREATE);
+            out.text(&format!("/{xid}"));
+            out.text("");
+            out.count(LINES);
+            for line in 0..LINES {
+                out.int(31);
+                out.text("auth");
+                out.text(&line.to_string());
+            }
+            out.int(0);
+        });
+    }
+    let (mut answers, mut requests) = tokio::io::split(client.0);
+    let sent = requests.write_all(&frames);
+    let answered = async {
+        for _ in 0..CREATES {
+            let mut frame = vec![0; answers.read_u32().await.expect("an answer") as usize];
+            answers.read_exact(&mut frame).await.expect("all of it");
+            assert_eq!(frame[12..16], INVALID_ACL.to_be_bytes());
+        }
+    };
+    let (sent, ()) = tokio::join!(sent, answered);
+    sent.expect("it is open");
+    let mut other = plain(address).await;
+    assert_eq!(other.create("/after", ANYONE).await.0, 0);
+}
+
 /// The fields of the answers of ZooKeeper 3.9.6 to some commands, beside `command` and `error`.
 const FIELDS: [(&str, &[&str]); 12] = [
     (

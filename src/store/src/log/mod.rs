@@ -38,6 +38,8 @@ use crate::{Fault, LogEntry, LogReader, LogStore, Vote};
 
 /// A sync that takes longer is worth a warning: followers and clients wait for it.
 const SLOW_SYNC: Duration = Duration::from_secs(1);
+/// Length of a segment, unless told otherwise.
+pub const SEGMENT_BYTES: u32 = 64 << 20;
 /// The first segment of a log is short: a new member does not wait until as much as usual is filled.
 const FIRST_SEGMENT_BYTES: u32 = 8 << 20;
 /// The buffer for a batch is kept for the next one up to this size.
@@ -67,7 +69,7 @@ pub struct LogOptions {
 impl Default for LogOptions {
     fn default() -> Self {
         LogOptions {
-            segment_bytes: 64 << 20,
+            segment_bytes: SEGMENT_BYTES,
             cache_bytes: 16 << 20,
             unsafe_no_sync: false,
             on_sync: None,
