@@ -9,10 +9,11 @@
 //! This crate must never link anything of ours but the generated wire types.
 //!
 //! Start with `script/mod.rs` (what a script may say), then `oracle.rs` (the servers), `run.rs`
-//! (which script runs where), `matrix.rs` (COMPATIBILITY.md), `rounds/` (kill -9 under load) and
-//! `abuse/` (clients that mean harm).
+//! (which script runs where), `matrix.rs` (COMPATIBILITY.md), `rounds/` (kill -9 under load),
+//! `abuse/` (clients that mean harm) and `discovery.rs` (members that find each other).
 
 pub mod abuse;
+pub mod discovery;
 pub mod matrix;
 pub mod oracle;
 pub mod rounds;

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::{Parser, Subcommand};
 use compat_tests::oracle::{Cluster, Kind, Protocol};
 use compat_tests::run::{Plan, Tally};
-use compat_tests::{abuse, matrix, rounds};
+use compat_tests::{abuse, discovery, matrix, rounds};
 
 #[derive(Parser)]
 #[command(about = "Compares triglot with the originals, over sockets only")]
@@ -86,6 +86,12 @@ enum Command {
         #[arg(default_value = "")]
         filter: String,
     },
+    /// Found clusters through registries in etcd v2's keys, each implementation through each.
+    Discovery {
+        /// The implementations.
+        #[arg(long, value_enum, value_delimiter = ',', default_values_t = Kind::speaking(Protocol::EtcdV2))]
+        target: Vec<Kind>,
+    },
     /// Write COMPATIBILITY.md.
     Matrix,
 }
@@ -163,6 +169,7 @@ fn main() -> Result<ExitCode> {
             tally
         }
         Command::Abuse { target, filter } => runtime.block_on(abuse::run(target, &filter))?,
+        Command::Discovery { target } => runtime.block_on(discovery::run(&target))?,
         Command::Matrix => {
             std::fs::write(matrix::page_path(), matrix::page()?)?;
             return Ok(ExitCode::SUCCESS);

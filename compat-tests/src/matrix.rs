@@ -176,6 +176,10 @@ read stale, every watcher sees every revision once and in order, all members has
 members of which three are killed refuse writes with etcd's error, and serve again when one
 returns. The originals run the same.
 
+`compat discovery` founds clusters of three whose members find each other through a registry in etcd
+v2's keys, of etcd 3.4 and of Triglot, each through each. The members have etcd's ids; a fourth is
+refused; one that is started again ignores the registry, and one that lost its data is turned away.
+
 `compat abuse` does what no client should: bytes that are no protocol, frames and messages beyond
 every limit, a million streams, ten thousand idle connections, more connections than files, watchers
 and callers that never read. Each is refused or cut off, the server's memory stays within a bound

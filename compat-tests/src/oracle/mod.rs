@@ -308,6 +308,15 @@ impl Member {
         }
     }
 
+    async fn await_end(&mut self) -> Result<String> {
+        let deadline = Instant::now() + READY_DEADLINE;
+        while self.is_running() {
+            ensure!(Instant::now() < deadline, "{} does not end", self.name);
+            tokio::time::sleep(POLL).await;
+        }
+        self.log()
+    }
+
     /// The process's id, while it runs.
     pub fn process_id(&self) -> Option<u32> {
         self.process.as_ref().map(Child::id)
@@ -318,7 +327,15 @@ impl Member {
     /// # Errors
     /// When the log cannot be read.
     pub fn log_lines(&self) -> Result<usize> {
-        Ok(std::fs::read_to_string(&self.log)?.lines().count())
+        Ok(self.log()?.lines().count())
+    }
+
+    /// What it has logged.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub fn log(&self) -> Result<String> {
+        Ok(std::fs::read_to_string(&self.log)?)
     }
 
     /// Whether the process runs.
@@ -359,6 +376,14 @@ impl Cluster {
     /// When a member exits or does not serve in time; the logs are then kept and named.
     pub async fn start(kind: Kind, count: usize, flags: &[String]) -> Result<Self> {
         Self::start_bounded(kind, count, flags, None).await
+    }
+
+    /// The same, without another attempt: the flags can be used only once.
+    ///
+    /// # Errors
+    /// As [`Cluster::start`].
+    pub async fn start_once(kind: Kind, count: usize, flags: &[String]) -> Result<Self> {
+        Self::attempt(kind, count, flags, None, None).await
     }
 
     /// The same, of members that can be cut off from each other.
@@ -469,6 +494,36 @@ impl Cluster {
         self.members.push(member);
         self.restart(number - 1)?;
         Ok(server)
+    }
+
+    /// Starts one more member with the flags of the others, awaits that it ends by itself, and
+    /// returns what it has logged.
+    ///
+    /// # Errors
+    /// When it serves, or does nothing in time.
+    pub async fn start_in_vain(&self, name: &str) -> Result<String> {
+        let dir = self.dir()?;
+        let mut member = Member::plan(name.to_owned(), dir, Ipv4Addr::LOCALHOST)?;
+        member.flags = member_flags(self.kind, &member, dir, "", "new", &self.flags)?;
+        member.spawn(self.kind, self.kind.command()?)?;
+        member.await_end().await
+    }
+
+    /// Awaits that a member ends by itself, and returns what it has logged.
+    ///
+    /// # Errors
+    /// When it does not in time.
+    pub async fn await_end(&mut self, index: usize) -> Result<String> {
+        self.members[index].await_end().await
+    }
+
+    /// Deletes what a killed member of ours or of etcd's has on its disk.
+    ///
+    /// # Errors
+    /// When it cannot be deleted.
+    pub fn forget(&self, index: usize) -> Result<()> {
+        let data = data_dir(self.dir()?, &self.members[index].name);
+        Ok(std::fs::remove_dir_all(data)?)
     }
 
     fn joiner_flags(&self, member: &Member, dir: &Path, flags: &[String]) -> Result<Vec<String>> {
@@ -708,7 +763,7 @@ fn member_flags(
     state: &str,
     flags: &[String],
 ) -> Result<Vec<String>> {
-    let data = dir.join(format!("{}.etcd", member.name));
+    let data = data_dir(dir, &member.name);
     let mut own = vec![
         format!("--name={}", member.name),
         format!("--data-dir={}", data.display()),
@@ -716,10 +771,13 @@ fn member_flags(
         format!("--advertise-client-urls={}", member.client_url()),
         format!("--listen-peer-urls={}", member.peer_url()),
         format!("--initial-advertise-peer-urls={}", member.peer_url()),
-        format!("--initial-cluster={initial}"),
-        format!("--initial-cluster-state={state}"),
-        "--initial-cluster-token=compat".to_owned(),
     ];
+    // The other way to name the members.
+    if !flags.iter().any(|flag| flag.starts_with("--discovery=")) {
+        own.push(format!("--initial-cluster={initial}"));
+        own.push(format!("--initial-cluster-state={state}"));
+        own.push("--initial-cluster-token=compat".to_owned());
+    }
     let (more, lines): (Vec<_>, Vec<_>) = flags
         .iter()
         .cloned()
@@ -742,6 +800,11 @@ fn member_flags(
     }
     own.extend(more);
     Ok(own)
+}
+
+/// Where a member of ours or of etcd's keeps its data.
+fn data_dir(dir: &Path, name: &str) -> PathBuf {
+    dir.join(format!("{name}.etcd"))
 }
 
 /// A port that was free a moment ago, and that this process has given to nobody else. Servers bind

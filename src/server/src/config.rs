@@ -1,6 +1,7 @@
 //! What a server is started with, checked by etcd's rules.
 
 use crate::compaction::Retention;
+use crate::discovery;
 use crate::flags::value::{FlagValue, Kind, StreamUrls, Urls, Words};
 use crate::tls::Files;
 use crate::url;
@@ -25,6 +26,10 @@ const QUOTA_SUGGESTED_MAX: u64 = 8 << 30;
 const DEFAULT_NAME: &str = "default";
 /// The cluster that a member founds when none is given.
 const DEFAULT_CLUSTER: &str = "default=http://localhost:2380";
+
+/// Who founds a cluster is said in one way.
+const CONFLICTING_BOOTSTRAP: &str = "multiple discovery or bootstrap flags are set. Choose one of \
+     \"initial-cluster\", \"discovery\" or \"discovery-srv\"";
 
 /// Every setting that has an effect; see `triglot --help` for each.
 #[derive(Clone, Debug, Default)]
@@ -72,6 +77,8 @@ pub struct Config {
     pub initial_cluster: String,
     pub initial_cluster_state: ClusterState,
     pub initial_cluster_token: String,
+    pub discovery: Option<discovery::Place>,
+    pub discovery_proxy: Option<discovery::Proxy>,
     pub advertise_client_urls: Urls,
     pub strict_reconfig_check: bool,
     pub pre_vote: bool,
@@ -102,7 +109,11 @@ impl Config {
         {
             self.advertise_client_urls = Urls::default();
         }
-        if self.name != DEFAULT_NAME && self.initial_cluster == DEFAULT_CLUSTER {
+        if self.discovery.is_some() {
+            if !self.given.contains("initial-cluster") {
+                self.initial_cluster.clear();
+            }
+        } else if self.name != DEFAULT_NAME && self.initial_cluster == DEFAULT_CLUSTER {
             self.initial_cluster = initial_cluster_of(&self.name, &self.advertise_peer_urls);
         }
         if self.data_dir.is_empty() {
@@ -194,6 +205,9 @@ impl Config {
                 url::check_advertisable(url)
                     .map_err(|why| format!("{flag} \"{urls}\" must be {form} ({why})"))?;
             }
+        }
+        if self.discovery.is_some() && !self.initial_cluster.is_empty() {
+            return Err(CONFLICTING_BOOTSTRAP.into());
         }
         self.check_times()?;
         check_bytes("--max-request-bytes", self.max_request_bytes)?;
@@ -341,6 +355,14 @@ impl Config {
         Ok(members)
     }
 
+    /// What tells clusters apart that are founded with the same URLs.
+    pub fn cluster_token(&self) -> &str {
+        match &self.discovery {
+            Some(place) => &place.text,
+            None => &self.initial_cluster_token,
+        }
+    }
+
     fn check_advertised(&self, own: &Urls) -> Result<(), String> {
         let advertised = &self.advertise_peer_urls;
         if own == advertised || same_places(own, advertised) {
@@ -390,12 +412,13 @@ fn same_places(one: &Urls, other: &Urls) -> bool {
 }
 
 /// `name=URL,name=URL` of one member.
-fn initial_cluster_of(name: &str, urls: &Urls) -> String {
+pub fn initial_cluster_of(name: &str, urls: &Urls) -> String {
     let pairs: Vec<String> = urls.0.iter().map(|url| format!("{name}={url}")).collect();
     pairs.join(",")
 }
 
-fn parse_initial_cluster(text: &str) -> Result<BTreeMap<String, Urls>, String> {
+/// The URLs of `name=URL,name=URL` by name.
+pub fn parse_initial_cluster(text: &str) -> Result<BTreeMap<String, Urls>, String> {
     let mut members: BTreeMap<String, Vec<Url>> = BTreeMap::new();
     for pair in text.split(',').filter(|pair| !pair.is_empty()) {
         let (name, url) = pair.split_once('=').unwrap_or((pair, ""));
@@ -441,6 +464,13 @@ choice!(
     "unexpected clusterState {:?}",
     New = "new",
     Existing = "existing"
+);
+choice!(
+    /// What to do when discovery finds that all members are there.
+    Fallback,
+    "invalid value {:?}",
+    Exit = "exit",
+    Proxy = "proxy"
 );
 choice!(
     /// How much is measured.

@@ -8,6 +8,7 @@ mod backlog;
 mod compaction;
 mod config;
 mod data;
+mod discovery;
 mod flags;
 mod greeting;
 mod health;

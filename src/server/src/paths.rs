@@ -86,7 +86,7 @@ fn is_escaped_well(path: &[u8]) -> bool {
 }
 
 /// The path without empty names and dots. A slash at the end stays.
-fn clean(path: &[u8]) -> Vec<u8> {
+pub fn clean(path: &[u8]) -> Vec<u8> {
     let mut names: Vec<&[u8]> = Vec::new();
     for name in path.split(|byte| *byte == b'/') {
         match name {

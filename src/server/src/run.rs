@@ -10,7 +10,7 @@ use crate::metrics::process::open_files;
 use crate::metrics::{Metrics, page};
 use crate::tls::{self, Tls};
 use crate::workers::Workers;
-use crate::{ETCD_VERSION, admin, data, members};
+use crate::{ETCD_VERSION, admin, data, discovery, members};
 use anyhow::{Context, anyhow};
 use axum::Router;
 use axum::http::header::CONTENT_TYPE;
@@ -85,12 +85,7 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
 /// Opens the stores and starts the replica over them.
 async fn start_replica(config: &Config, hub: &Hub) -> anyhow::Result<Handle> {
     let initialized = data::initialized(config)?;
-    let initial = match config.initial_members() {
-        Ok(members) => members,
-        // What is on the disk counts.
-        Err(_) if initialized => BTreeMap::default(),
-        Err(why) => return Err(anyhow!(why)),
-    };
+    let initial = initial_members(config, initialized).await?;
     data::prepare(config)?;
     info!(
         data_dir = config.data_dir,
@@ -111,7 +106,7 @@ async fn start_replica(config: &Config, hub: &Hub) -> anyhow::Result<Handle> {
             .into_iter()
             .map(|(name, urls): (String, Urls)| (name, urls.texts()))
             .collect(),
-        cluster_token: config.initial_cluster_token.clone(),
+        cluster_token: config.cluster_token().to_owned(),
         join: config.initial_cluster_state == ClusterState::Existing,
         // ZooKeeper's joiners are started first and added then, etcd's the other way round.
         await_membership: config.zookeeper.reconfig,
@@ -128,6 +123,34 @@ async fn start_replica(config: &Config, hub: &Hub) -> anyhow::Result<Handle> {
         ..replica::Config::default()
     };
     Ok(replica::start(replica, Box::new(log), Box::new(checkpoints), hub.sink()).await?)
+}
+
+/// Who founds the cluster, or is there already when this member joins it.
+async fn initial_members(
+    config: &Config,
+    initialized: bool,
+) -> anyhow::Result<BTreeMap<String, Urls>> {
+    match &config.discovery {
+        Some(_) if initialized => {
+            warn!(
+                log_dir = %config.log_dir().display(),
+                "discovery token is ignored since cluster already initialized; valid logs are found"
+            );
+            Ok(BTreeMap::default())
+        }
+        Some(place) => match config.initial_cluster_state {
+            ClusterState::New => discovery::join(config, place).await,
+            ClusterState::Existing => Err(anyhow!(
+                "discovery URL should not be set when joining existing initial cluster"
+            )),
+        },
+        None => match config.initial_members() {
+            Ok(members) => Ok(members),
+            // What is on the disk counts.
+            Err(_) if initialized => Ok(BTreeMap::default()),
+            Err(why) => Err(anyhow!(why)),
+        },
+    }
 }
 
 /// Bound sockets, before anyone answers on them: a port that is taken ends the start early.

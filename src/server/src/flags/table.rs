@@ -2,15 +2,20 @@
 
 use super::value::{FlagValue, Kind, Words};
 use super::{Differs, Effect, Flag, Group};
-use crate::config::Config;
+use crate::config::{Config, Fallback};
 use std::time::Duration;
 
 /// Why TLS flags stop the start: serving plain text where TLS was asked for would be worse.
 const NO_TLS: &str = "TLS comes with a later version; refusing to serve plain text instead";
 /// Why tracing flags do nothing.
 const NO_TRACING: &str = "spans are not exported";
-/// Why discovery flags stop the start: without them the member would form a cluster of its own.
-const NO_DISCOVERY: &str = "discovery is not offered; name the members in --initial-cluster";
+/// Why the flags of newer discovery stop the start: without them the member would form a cluster of
+/// its own.
+const NO_V3_DISCOVERY: &str = "discovery by etcd v3 is not offered; use --discovery, or name the members in --initial-cluster";
+/// The same of discovery by DNS.
+const NO_SRV: &str = "discovery by DNS is not offered; use --discovery, or name the members in --initial-cluster";
+/// Why flags of etcd v2's proxy do nothing, or stop the start.
+const NO_PROXY: &str = "there is no proxy mode";
 /// Why flags of etcd's database do nothing.
 const NO_BBOLT: &str = "there is no bbolt database";
 /// Why flags of etcd's consistency checks do nothing.
@@ -193,22 +198,24 @@ fn clustering() -> Vec<Flag> {
 fn discovery() -> Vec<Flag> {
     use Group::Clustering;
     vec![
-        refused::<String>(Clustering, "discovery-token", "", NO_DISCOVERY, "Token of the discovery service."),
-        refused::<Words>(Clustering, "discovery-endpoints", "", NO_DISCOVERY, "Endpoints of the discovery service."),
-        inert::<Duration>(Clustering, "discovery-dial-timeout", "2s", NO_DISCOVERY, "Time to connect to the discovery service."),
-        inert::<Duration>(Clustering, "discovery-request-timeout", "5s", NO_DISCOVERY, "Time for a request to the discovery service."),
-        inert::<Duration>(Clustering, "discovery-keepalive-time", "2s", NO_DISCOVERY, "Time between pings to the discovery service."),
-        inert::<Duration>(Clustering, "discovery-keepalive-timeout", "6s", NO_DISCOVERY, "Time for the answer to such a ping."),
-        inert::<bool>(Clustering, "discovery-insecure-transport", "true", NO_DISCOVERY, "Speak to the discovery service without TLS."),
-        inert::<bool>(Clustering, "discovery-insecure-skip-tls-verify", "false", NO_DISCOVERY, "Trust any certificate of the discovery service."),
-        inert::<String>(Clustering, "discovery-cert", "", NO_DISCOVERY, "Certificate for the discovery service."),
-        inert::<String>(Clustering, "discovery-key", "", NO_DISCOVERY, "Key for the discovery service."),
-        inert::<String>(Clustering, "discovery-cacert", "", NO_DISCOVERY, "Authorities that the discovery service's certificate may come from."),
-        inert::<String>(Clustering, "discovery-user", "", NO_DISCOVERY, "User at the discovery service."),
-        inert::<String>(Clustering, "discovery-password", "", NO_DISCOVERY, "That user's password."),
-        inert::<String>(Clustering, "discovery-fallback", "exit", NO_DISCOVERY, "What to do when discovery fails."),
-        refused::<String>(Clustering, "discovery-srv", "", NO_DISCOVERY, "DNS domain with the cluster's SRV records."),
-        inert::<String>(Clustering, "discovery-srv-name", "", NO_DISCOVERY, "Suffix of the SRV records' name."),
+        flag(Clustering, "discovery", "", |c| &mut c.discovery, "Where to find the members of a cluster to be founded, in place of --initial-cluster: the http:// URL of a directory of etcd v2's keys in which _config/size says how many there will be. Without meaning once there is data."),
+        flag(Clustering, "discovery-proxy", "", |c| &mut c.discovery_proxy, "HTTP proxy on the way there."),
+        refused::<Fallback>(Clustering, "discovery-fallback", "exit", NO_PROXY, "What to do when all members are there already: 'exit'."),
+        refused::<String>(Clustering, "discovery-token", "", NO_V3_DISCOVERY, "Token of the discovery service."),
+        refused::<Words>(Clustering, "discovery-endpoints", "", NO_V3_DISCOVERY, "Endpoints of the discovery service."),
+        inert::<Duration>(Clustering, "discovery-dial-timeout", "2s", NO_V3_DISCOVERY, "Time to connect to the discovery service."),
+        inert::<Duration>(Clustering, "discovery-request-timeout", "5s", NO_V3_DISCOVERY, "Time for a request to the discovery service."),
+        inert::<Duration>(Clustering, "discovery-keepalive-time", "2s", NO_V3_DISCOVERY, "Time between pings to the discovery service."),
+        inert::<Duration>(Clustering, "discovery-keepalive-timeout", "6s", NO_V3_DISCOVERY, "Time for the answer to such a ping."),
+        inert::<bool>(Clustering, "discovery-insecure-transport", "true", NO_V3_DISCOVERY, "Speak to the discovery service without TLS."),
+        inert::<bool>(Clustering, "discovery-insecure-skip-tls-verify", "false", NO_V3_DISCOVERY, "Trust any certificate of the discovery service."),
+        inert::<String>(Clustering, "discovery-cert", "", NO_V3_DISCOVERY, "Certificate for the discovery service."),
+        inert::<String>(Clustering, "discovery-key", "", NO_V3_DISCOVERY, "Key for the discovery service."),
+        inert::<String>(Clustering, "discovery-cacert", "", NO_V3_DISCOVERY, "Authorities that the discovery service's certificate may come from."),
+        inert::<String>(Clustering, "discovery-user", "", NO_V3_DISCOVERY, "User at the discovery service."),
+        inert::<String>(Clustering, "discovery-password", "", NO_V3_DISCOVERY, "That user's password."),
+        refused::<String>(Clustering, "discovery-srv", "", NO_SRV, "DNS domain with the cluster's SRV records."),
+        inert::<String>(Clustering, "discovery-srv-name", "", NO_SRV, "Suffix of the SRV records' name."),
     ]
 }
 
@@ -296,7 +303,6 @@ fn former_names() -> Vec<Flag> {
     use Group::Former;
     use Kind::{Bool, Duration as Time, Number, Text};
     let gates = "it was a feature gate before it was removed, and none changes anything here";
-    let no_proxy = "there is no proxy mode";
     let gone = "it is gone from etcd, too";
     vec![
         former("experimental-bootstrap-defrag-threshold-megabytes", Number, "bootstrap-defrag-threshold-megabytes"),
@@ -328,13 +334,11 @@ fn former_names() -> Vec<Flag> {
         inert::<String>(Former, "experimental-enable-v2v3", "", "v2 and v3 share their keys; see --v2-root", ""),
         inert::<String>(Former, "v2-deprecation", "", gone, ""),
         inert::<u64>(Former, "max-snapshots", "5", "two checkpoints are kept, always", ""),
-        refused::<String>(Former, "discovery", "", NO_DISCOVERY, ""),
-        inert::<String>(Former, "discovery-proxy", "", NO_DISCOVERY, ""),
-        refused::<String>(Former, "proxy", "off", no_proxy, ""),
-        inert::<u64>(Former, "proxy-failure-wait", "5000", no_proxy, ""),
-        inert::<u64>(Former, "proxy-refresh-interval", "30000", no_proxy, ""),
-        inert::<u64>(Former, "proxy-dial-timeout", "1000", no_proxy, ""),
-        inert::<u64>(Former, "proxy-write-timeout", "5000", no_proxy, ""),
-        inert::<u64>(Former, "proxy-read-timeout", "0", no_proxy, ""),
+        refused::<String>(Former, "proxy", "off", NO_PROXY, ""),
+        inert::<u64>(Former, "proxy-failure-wait", "5000", NO_PROXY, ""),
+        inert::<u64>(Former, "proxy-refresh-interval", "30000", NO_PROXY, ""),
+        inert::<u64>(Former, "proxy-dial-timeout", "1000", NO_PROXY, ""),
+        inert::<u64>(Former, "proxy-write-timeout", "5000", NO_PROXY, ""),
+        inert::<u64>(Former, "proxy-read-timeout", "0", NO_PROXY, ""),
     ]
 }

@@ -404,3 +404,30 @@ fn the_initial_cluster_must_name_this_member_where_it_is_reached() {
     ]);
     assert!(joining.is_ok(), "the cluster knows the URLs already");
 }
+
+#[test]
+fn discovery_is_a_way_of_its_own_to_found_a_cluster() {
+    let url = "--discovery=http://d:1/v2/keys/t";
+    let found = config(&[url, "--name=a"]);
+    assert_eq!(found.initial_cluster, "");
+    assert_eq!(found.cluster_token(), "http://d:1/v2/keys/t");
+    assert_eq!(config(&["--discovery="]).cluster_token(), "etcd-cluster");
+    assert_eq!(
+        refusal(&[url, "--initial-cluster=default=http://localhost:2380"]),
+        "multiple discovery or bootstrap flags are set. Choose one of \"initial-cluster\", \
+         \"discovery\" or \"discovery-srv\""
+    );
+    assert_eq!(
+        refusal(&[url, "--discovery-fallback=proxy"]),
+        "--discovery-fallback=proxy: there is no proxy mode"
+    );
+    assert_eq!(
+        usage(&["--discovery=https://d/t"]),
+        "invalid value \"https://d/t\" for flag -discovery: https:// asks for TLS, which comes \
+         with a later version"
+    );
+    for other in ["--discovery-srv=d", "--discovery-token=t"] {
+        let why = refusal(&[other]);
+        assert!(why.contains("use --discovery"), "{why}");
+    }
+}
