@@ -22,6 +22,17 @@ use std::borrow::Cow;
 /// The longest answer to a multi-read. A request of the longest size could ask for 50,000 nodes of
 /// that size each.
 const MULTI_READ_BYTES_MAX: usize = 16 << 20;
+/// What is answered of such length has taken its time.
+const SLICE_BYTES: usize = 64 << 10;
+
+/// Lets others on this thread have their turn after an answer of so many bytes: at once if it was
+/// long, and else after some of them.
+pub async fn take_turns(answered_bytes: usize) {
+    match answered_bytes > SLICE_BYTES {
+        true => tokio::task::yield_now().await,
+        false => tokio::task::consume_budget().await,
+    }
+}
 
 /// What reads look at, and for whom.
 #[derive(Clone, Copy)]
@@ -194,10 +205,11 @@ impl Desk<'_> {
     }
 
     /// Reads several nodes; each has an answer of its own.
-    pub fn read_all(&self, reads: &[Read<'_>]) -> Result<(Revision, Vec<u8>), Code> {
+    pub async fn read_all(&self, reads: &[Read<'_>]) -> Result<(Revision, Vec<u8>), Code> {
         let mut body = Vec::new();
         let mut newest = self.reader.revision();
         for read in reads {
+            let before = body.len();
             let (at, seen) = self.read(*read);
             newest = newest.max(at);
             match seen {
@@ -217,6 +229,7 @@ impl Desk<'_> {
             if body.len() > MULTI_READ_BYTES_MAX {
                 return Err(Code::SystemError);
             }
+            take_turns(body.len() - before).await;
         }
         ops::end(&mut body);
         Ok((newest, body))
@@ -374,15 +387,13 @@ impl Desk<'_> {
     fn children(&self, path: &str, watch: bool, with_stat: bool) -> Answer {
         let path = if path.is_empty() { ROOT } else { path };
         let system = system::node(path);
-        let readable = |view: Option<&NodeView>| {
-            view.is_some_and(|view| self.permits(view.acl.as_deref(), Permissions::READ))
-        };
+        let readable = |view: &NodeView| self.permits(view.acl.as_deref(), Permissions::READ);
         let key = self.key(path);
         let (at, listed) = match watch {
-            false => self.reader.children(&key),
+            false => self.reader.children(&key, readable),
             true => self
                 .watcher
-                .children(&key, |view| system.is_some() || readable(view)),
+                .children(&key, |view| system.is_some() || view.is_some_and(readable)),
         };
         let (view, names) = listed.unzip();
         let own = system.as_ref().map(|node| node.children);

@@ -97,8 +97,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
                 })
                 .collect();
             if writes.is_empty() {
+                let before = self.replies.len_bytes();
                 self.single(first).await?;
                 rest = others;
+                read::take_turns(self.replies.len_bytes().saturating_sub(before)).await;
             } else {
                 let done = self.write(&writes).await?;
                 rest = &rest[done..];
@@ -300,7 +302,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
                     Err(code) => self.replies.error(xid, at, code),
                 }
             }
-            Request::MultiRead(reads) => match self.desk().read_all(reads) {
+            Request::MultiRead(reads) => match self.desk().read_all(reads).await {
                 Ok((at, body)) => {
                     self.replies
                         .answer(xid, at, |out| out.extend_from_slice(&body));

@@ -211,11 +211,22 @@ impl Reader {
     }
 
     /// A node and the names right beneath it, in order, and the revision of this view; none where
-    /// there is no such node.
-    pub fn children(&self, path: &[u8]) -> (Revision, Option<(NodeView, Vec<Bytes>)>) {
+    /// there is no such node. Listing takes its time: there are no names unless the node makes them
+    /// `wanted`.
+    pub fn children(
+        &self,
+        path: &[u8],
+        wanted: impl Fn(&NodeView) -> bool,
+    ) -> (Revision, Option<(NodeView, Vec<Bytes>)>) {
         loop {
             let moment = self.moment();
-            let found = moment.node(path).map(|node| (node, moment.children(path)));
+            let found = moment.node(path).map(|node| {
+                let names = match wanted(&node) {
+                    true => moment.children(path),
+                    false => Vec::new(),
+                };
+                (node, names)
+            });
             if moment.is_whole() {
                 return (moment.revision, found);
             }

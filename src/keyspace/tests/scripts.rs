@@ -72,7 +72,7 @@ impl Story {
 /// Every node lists as many children as it counts, and each of them exists.
 fn check_tree(reader: &Reader, path: &[u8]) {
     let (_, view) = reader.node(path);
-    let (_, found) = reader.children(path);
+    let (_, found) = reader.children(path, |_| true);
     let (same, names) = found.expect("a node can be listed");
     assert_eq!(names.len(), same.children as usize);
     assert_eq!(format!("{view:?}"), format!("{:?}", Some(same)));
@@ -151,7 +151,7 @@ impl Story {
             }
             "ls" => {
                 let path = args.next_pos().ok_or("a path is missing")?;
-                let (_, names) = reader.children(path.as_bytes());
+                let (_, names) = reader.children(path.as_bytes(), |_| true);
                 names.map_or("no node\n".to_owned(), |(_, names)| {
                     let names: Vec<_> =
                         names.iter().map(|n| n.escape_ascii().to_string()).collect();

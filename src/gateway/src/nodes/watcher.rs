@@ -207,7 +207,7 @@ impl NodeWatcher {
     }
 
     /// Reads a node and the names right beneath it, in order, and leaves a watcher of its children
-    /// as [`NodeWatcher::node`] does.
+    /// as [`NodeWatcher::node`] does; where none is wanted, no names are either.
     pub fn children(
         &self,
         path: &[u8],
@@ -217,12 +217,19 @@ impl NodeWatcher {
             let mut table = self.hub.shared.table.lock();
             let moment = self.reader.moment();
             let node = moment.node(path);
-            if wanted(node.as_ref()) {
+            let wanted = wanted(node.as_ref());
+            if wanted {
                 table.arm(self.name, path, Once::Children, moment.revision());
             }
             // Listing takes its time, and whoever publishes must not wait for it.
             drop(table);
-            let found = node.map(|node| (node, moment.children(path)));
+            let found = node.map(|node| {
+                let names = match wanted {
+                    true => moment.children(path),
+                    false => Vec::new(),
+                };
+                (node, names)
+            });
             if moment.is_whole() {
                 return (moment.revision(), found);
             }

@@ -131,6 +131,22 @@ fn children_are_listed_as_of_the_revision_that_is_watched_from() {
     assert_eq!(drain(&watcher), ["ChildrenChanged /a@5"]);
 }
 
+/// A client that may not read a node of many children could keep its thread busy by asking for them.
+#[test]
+fn children_that_are_not_wanted_are_not_listed() {
+    let mut world = World::with_session();
+    world.put("/a/x");
+    let watcher = world.watcher();
+    let (_, found) = watcher.children(b"/a", |_| false);
+    let (node, names) = found.expect("it is there");
+    assert_eq!((node.children, names.len()), (1, 0));
+    let (_, found) = world
+        .keyspace
+        .reader()
+        .children(b"/a", |node| node.children > 1);
+    assert_eq!(found.map(|(_, names)| names), Some(Vec::new()));
+}
+
 #[test]
 fn events_are_taken_up_to_a_revision() {
     let mut world = World::with_session();
