@@ -62,8 +62,8 @@ pub enum Role {
         #[n(1)]
         limits: Limits,
     },
-    /// It counts what lies at and beneath a path, from when it is written, as far as no limits nearer
-    /// by are set, and only while limits are set at that path.
+    /// It counts what lies at and beneath a path, from when this becomes its role, as far as no limits
+    /// nearer by are set, and only while limits are set at that path.
     #[n(2)]
     Tally {
         /// The path.

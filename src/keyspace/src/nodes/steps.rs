@@ -237,11 +237,14 @@ impl Writing<'_> {
 
     /// Writes a node that is no key: its record holds its value.
     fn write_aside(&mut self, path: &[u8], write: &NodeWrite) {
-        let tally = match &write.role {
-            Role::Tally { of } => self.measure(of),
-            Role::Plain | Role::Limits { .. } => Tally::default(),
-        };
         let known = self.record(path);
+        let held = known.as_ref().and_then(|node| node.aside.as_deref());
+        let tally = match (&write.role, held) {
+            (Role::Plain | Role::Limits { .. }, _) => Tally::default(),
+            // Measuring looks at all that is there, and every other write waits for it.
+            (role, Some(held)) if held.role == *role => held.tally,
+            (Role::Tally { of }, _) => self.measure(of),
+        };
         let what = if known.is_some() {
             Happening::Written
         } else {
