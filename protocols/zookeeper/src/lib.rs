@@ -39,7 +39,7 @@ pub mod words;
 
 pub use config::{OpenFiles, Options};
 pub use mount::Mount;
-pub use stats::Stats;
+pub use stats::{Entered, Stats};
 pub use words::Office;
 
 use gateway::Gate;
@@ -123,16 +123,23 @@ impl ZooKeeper {
         self.shared.office()
     }
 
-    /// Serves a connection until either side ends it. Dropping the future ends it, too.
-    pub async fn serve<S>(&self, stream: S, arrival: Arrival)
+    /// Takes a connection in, which counts until it has been served or what is returned is dropped;
+    /// none if there are too many, in all or from its address.
+    pub fn admit(&self, peer: SocketAddr, secure: bool) -> Option<Entered<'_>> {
+        let (stats, options) = (&self.shared.stats, &self.shared.options);
+        let entered = stats.enter(peer, secure, options);
+        if entered.is_none() {
+            tracing::warn!(%peer, "too many connections");
+        }
+        entered
+    }
+
+    /// Serves a connection that was taken in until either side ends it. Dropping the future ends it,
+    /// too.
+    pub async fn serve<S>(&self, stream: S, arrival: Arrival, entered: Entered<'_>)
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let (stats, options) = (&self.shared.stats, &self.shared.options);
-        let Some(entered) = stats.enter(arrival.peer, arrival.secure, options) else {
-            tracing::warn!(peer = %arrival.peer, "too many connections");
-            return;
-        };
         connection::converse(&self.shared, stream, &arrival, entered).await;
     }
 }

@@ -332,7 +332,10 @@ async fn converse(zookeeper: &ZooKeeper, conversation: &Conversation) -> bool {
     let zookeeper = zookeeper.clone();
     let peer = SocketAddr::from(([127, 0, 0, 1], 1));
     let arrival = Arrival::plain(peer);
-    let served = tokio::spawn(async move { zookeeper.serve(theirs, arrival).await });
+    let served = tokio::spawn(async move {
+        let entered = zookeeper.admit(arrival.peer, false).expect("there is room");
+        zookeeper.serve(theirs, arrival, entered).await;
+    });
     let (mut reads, mut writes) = tokio::io::split(ours);
     let bytes = &conversation.bytes;
     let mut ends: Vec<_> = conversation

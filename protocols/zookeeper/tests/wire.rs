@@ -60,7 +60,10 @@ impl Server {
         let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
         let zookeeper = self.zookeeper.clone();
         let peer = SocketAddr::from(([127, 0, 0, 1], 1));
-        tokio::spawn(async move { zookeeper.serve(theirs, Arrival::plain(peer)).await });
+        tokio::spawn(async move {
+            let entered = zookeeper.admit(peer, false).expect("there is room");
+            zookeeper.serve(theirs, Arrival::plain(peer), entered).await;
+        });
         Client {
             stream: ours,
             session: 0,

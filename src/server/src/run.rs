@@ -357,8 +357,13 @@ impl<'a> Member<'a> {
             self.clients.serve_streams(listener, move |stream, peer| {
                 let (zookeeper, tls) = (zookeeper.clone(), tls.clone());
                 async move {
+                    // A connection counts from now on: who keeps silent does not escape the bounds.
+                    let Some(entered) = zookeeper.admit(peer, tls.is_some()) else {
+                        return;
+                    };
                     let Some(tls) = tls else {
-                        return zookeeper.serve(stream, Arrival::plain(peer)).await;
+                        let arrival = Arrival::plain(peer);
+                        return zookeeper.serve(stream, arrival, entered).await;
                     };
                     let Some(stream) = tls.accept(stream).await else {
                         let failed = &zookeeper.stats().handshakes_failed;
@@ -370,7 +375,7 @@ impl<'a> Member<'a> {
                         secure: true,
                         subject: tls::subject(&stream),
                     };
-                    zookeeper.serve(stream, arrival).await;
+                    zookeeper.serve(stream, arrival, entered).await;
                 }
             });
         }

@@ -291,6 +291,21 @@ async fn who_does_not_speak_as_the_port_does_is_cut_off() {
 }
 
 #[tokio::test]
+async fn connections_count_before_they_shake_hands() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (server, _, secure) = start_with_tls(dir.path(), "maxClientCnxns=1\n");
+    let connect = || async { TcpStream::connect(&secure).await.expect("it listens") };
+    let (mut one, mut other) = (connect().await, connect().await);
+    // Whichever of the silent two came second is cut off.
+    let closed =
+        async { tokio::select!(read = one.read_u8() => read, read = other.read_u8() => read) };
+    let closed = tokio::time::timeout(PATIENCE, closed).await;
+    assert!(closed.expect("in time").is_err());
+    let figures = server.get("/metrics");
+    assert!(figures.contains("\nconnection_rejected 1\n"), "{figures}");
+}
+
+#[tokio::test]
 async fn clients_need_no_certificate_where_none_is_asked_for() {
     let dir = tempfile::tempdir().expect("a directory");
     let (_server, _, secure) = start_with_tls(dir.path(), "ssl.clientAuth=none\n");
