@@ -17,6 +17,7 @@ use crate::{Arrival, Shared, acl, frame};
 use bytes::{Bytes, BytesMut};
 use gateway::keyspace::Reader;
 use gateway::keyspace::access::Identity;
+use gateway::nodes::Gone;
 use gateway::{NodeWatcher, Principal, SessionKey, Unavailable};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -150,6 +151,11 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
     /// The last words.
     async fn part(&mut self) {
         self.collect().await;
+        match self.watcher.gone() {
+            None | Some(Gone::Ended) => {}
+            // The events that belong before these answers may be lost.
+            Some(Gone::Moved | Gone::Replaced | Gone::Overflown) => return,
+        }
         if self.stream.write_all(&self.wire).await.is_ok() {
             self.stream.shutdown().await.ok();
         }
