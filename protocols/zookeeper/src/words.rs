@@ -385,7 +385,7 @@ impl Office<'_> {
 
     /// Sessions that watch, paths that are watched, and watches.
     pub fn watch_counts(&self) -> (usize, usize, usize) {
-        let watches = self.watches();
+        let watches = self.gate.hub().nodes().watches();
         let sessions: BTreeSet<_> = watches.iter().map(|(session, _)| session).collect();
         let paths: BTreeSet<_> = watches.iter().map(|(_, path)| path).collect();
         (sessions.len(), paths.len(), watches.len())

@@ -77,7 +77,10 @@ impl NodeHub {
     /// Which session watches which nodes, and not only their children: one pair for each connection and
     /// node.
     pub fn watches(&self) -> Vec<(LeaseId, Arc<[u8]>)> {
-        self.shared.table.lock().pairs()
+        let mut watches = self.shared.table.lock().pairs();
+        // This takes its time, and whoever publishes must not wait for it.
+        watches.sort_unstable();
+        watches
     }
 
     /// What happened up to this revision is in the inboxes.

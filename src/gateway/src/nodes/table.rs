@@ -404,17 +404,12 @@ impl Table {
     }
 
     pub fn pairs(&self) -> Vec<(LeaseId, Path)> {
-        let mut pairs: Vec<_> = self
-            .connections
-            .values()
-            .flat_map(|connection| {
-                let watches = connection.watches.iter();
-                let of_data = watches.filter(|(_, watch)| watch.watches_data());
-                of_data.map(|(path, _)| (connection.session, Path::clone(path)))
-            })
-            .collect();
-        pairs.sort_unstable();
-        pairs
+        let pairs = self.connections.values().flat_map(|connection| {
+            let watches = connection.watches.iter();
+            let of_data = watches.filter(|(_, watch)| watch.watches_data());
+            of_data.map(|(path, _)| (connection.session, Path::clone(path)))
+        });
+        pairs.collect()
     }
 
     pub fn paths(&self) -> u64 {
