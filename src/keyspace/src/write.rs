@@ -241,7 +241,7 @@ impl<'a> Writing<'a> {
         }
         self.index().set_live(slot.key(), false);
         let figures = Figures {
-            restricted: self.with_tree(|tree| tree.acl(slot.key()).is_some()),
+            restricted: self.with_tree(|tree| tree.restricted.contains(slot.key())),
             ..Figures::tombstone(self.revision, sub, self.wall, event)
         };
         self.replace(slot, Stored::new(&figures, before.birth(), b""));

@@ -303,7 +303,7 @@ impl Writing<'_> {
         }
         let restricted = match &previous {
             None => write.acl.is_some(),
-            Some(_) => self.with_tree(|tree| tree.acl(path).is_some()),
+            Some(previous) => previous.acl.is_some(),
         };
         let put = Write {
             restricted,
@@ -383,10 +383,7 @@ impl Writing<'_> {
     fn make_directory(&mut self, path: &[u8], deadline: Deadline, cause: Cause) {
         let previous = self.event_node(path);
         let event = self.next_event(path);
-        let value = self
-            .shared
-            .find(path)
-            .filter(|slot| !slot.newest().is_tombstone());
+        let value = self.live_slot(path);
         let puts = self.view(path).map_or(0, |view| view.puts);
         if let Some(slot) = &value {
             self.erase(slot, Cause::Delete, event);
@@ -439,6 +436,14 @@ impl Writing<'_> {
         if event > 0 {
             self.tell_end(cause, Name::Path(path.into()), event, Some(previous), false);
         }
+        if !has_children {
+            // A key of the name of a node aside is no node.
+            if let Some(slot) = self.live_slot(path).filter(|_| tree::is_path(path)) {
+                self.erase(&slot, cause, event);
+            }
+            self.unlink(path);
+            return Ok(());
+        }
         let records = self.records_from(path);
         let slots = self.slots_from(path);
         let mut ends: Vec<(&[u8], bool)> = records.iter().map(|path| (&path[..], true)).collect();
@@ -456,6 +461,12 @@ impl Writing<'_> {
             }
         }
         Ok(())
+    }
+
+    /// The slot of a key that has a value.
+    fn live_slot(&self, path: &[u8]) -> Option<Slot> {
+        let slot = self.shared.find(path);
+        slot.filter(|slot| !slot.newest().is_tombstone())
     }
 
     /// What lies at and beneath a path.
