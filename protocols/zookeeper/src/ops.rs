@@ -187,9 +187,12 @@ fn create_step(create: &Create<'_>, frames: &Bytes, caller: Caller<'_>) -> Resul
     if create.path == ROOT && !mode.sequential {
         return Err(doomed(Code::NodeExists));
     }
-    // What is appended makes a name even of nothing.
-    let number = if mode.sequential { "0" } else { "" };
-    if !path::is_valid(&format!("{}{number}", create.path)) {
+    let is_valid = match mode.sequential {
+        // What is appended makes a name even of nothing.
+        true => path::is_valid(&format!("{}0", create.path)),
+        false => path::is_valid(create.path),
+    };
+    if !is_valid {
         return Err(doomed(Code::BadArguments));
     }
     let write = NodeWrite {
