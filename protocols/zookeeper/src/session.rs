@@ -112,17 +112,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
 
     /// Answers until either side ends it.
     pub async fn run(&mut self) {
-        // A client of a member that is cut off must not believe that its session goes on: the others
-        // may end it and give its locks away. And one that only reads has to find out that it can
-        // write. ZooKeeper cuts all connections either time.
-        let (gate, read_only) = (&self.shared.gate, self.read_only);
-        let cut_off = async {
-            match read_only {
-                true => gate.led().await,
-                false => gate.leaderless(gate.limits().election_timeout).await,
-            }
-        };
-        let mut cut_off = std::pin::pin!(cut_off);
+        let mut cut_off = std::pin::pin!(cut_off(self.shared, self.read_only));
         loop {
             match self.answer().await {
                 Ok(()) => {}
@@ -228,6 +218,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
             written = written => written,
             // A client that does not read keeps neither its session nor what waits for it.
             _ = self.watcher.dismissed() => return Err(Over::Now),
+            () = cut_off(self.shared, self.read_only) => return Err(Over::Now),
         };
         written.map_err(|_| Over::Now)?;
         self.wire.clear();
@@ -283,6 +274,17 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
             gate: &self.shared.gate,
             options: &self.shared.options,
         }
+    }
+}
+
+/// Returns when a connection has to go for the cluster's sake. A client of a member that is cut off
+/// must not believe that its session goes on: the others may end it and give its locks away. And one
+/// that only reads has to find out that it can write. ZooKeeper cuts all connections either time.
+async fn cut_off(shared: &Shared, read_only: bool) {
+    let gate = &shared.gate;
+    match read_only {
+        true => gate.led().await,
+        false => gate.leaderless(gate.limits().election_timeout).await,
     }
 }
 
