@@ -4,19 +4,27 @@
 //!
 //! `PROPTEST_CASES=1000000 cargo test -p zookeeper --test fuzz` looks for longer.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
+use std::slice;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use gateway::{Gate, Hub, Limits};
+use bytes::Bytes;
+use gateway::keyspace::LeaseId;
+use gateway::keyspace::access::Identity;
+use gateway::{Gate, Hub, Limits, Member, Version};
 use peak_alloc::PeakAlloc;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use replica::{Config, Handle};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use zookeeper::ensemble::Ensemble;
 use zookeeper::jute::Write;
+use zookeeper::ops::{Caller, Steps};
+use zookeeper::record::Request;
 use zookeeper::reply::framed;
+use zookeeper::sasl::{Exchange, Users};
 use zookeeper::{Arrival, Options, ZooKeeper, frame, handshake, record};
 
 #[global_allocator]
@@ -31,9 +39,11 @@ const PER_BYTE: usize = 16;
 const BESIDES: usize = 4 << 10;
 /// What a connection may take besides: its buffers, and those of the member behind it.
 const CONNECTION_BESIDES: usize = 2 << 20;
+/// What the access lists of a request may take, whose lines stand for all identities of a client.
+const LISTS_BESIDES: usize = 256 << 10;
 /// How many one server has: its state grows with them, and the member behind it takes more at once
 /// for a larger one.
-const CONVERSATIONS_MAX: usize = 1_000;
+const CONVERSATIONS_MAX: usize = 100;
 /// How long a connection may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// `jute.maxbuffer` of the fuzzed connections.
@@ -47,12 +57,25 @@ fn peak_of<T>(work: impl FnOnce() -> T) -> (usize, T) {
     (MEMORY.peak_usage().saturating_sub(before), result)
 }
 
-fn acl(out: &mut Vec<u8>) {
-    out.count(1);
-    out.int(31);
-    out.text("world");
-    out.text("anyone");
+fn acl(out: &mut Vec<u8>, number: i32) {
+    let who: &[_] = match number.rem_euclid(4) {
+        0 => &[("auth", ""), ("auth", "1"), ("auth", "2"), ("ip", "::1")],
+        _ => &[("world", "anyone")],
+    };
+    out.count(who.len());
+    for (scheme, id) in who {
+        out.int(31);
+        out.text(scheme);
+        out.text(id);
+    }
 }
+
+/// A client's answer to SASL's challenge; its proof is wrong.
+const ANSWER: &str = "charset=utf-8,username=\"user\",realm=\"zk-sasl-md5\",nonce=\"n\\\\o\",\
+                      nc=00000001,cnonce=\"c\",digest-uri=\"zookeeper/zk-sasl-md5\",response=0,qop=auth";
+/// Servers as a reconfig names them.
+const SERVERS: &str =
+    "server.2=[::1]:2888:3888:participant;0.0.0.0:2182,3=host:1:2;3,4=h:5:6:observer;7";
 
 /// The body of a sound request, or of a step in a multi, of each kind.
 fn body(kind: i32, path: &str, number: i32) -> Vec<u8> {
@@ -61,7 +84,7 @@ fn body(kind: i32, path: &str, number: i32) -> Vec<u8> {
         1 | 15 | 19 | 21 => {
             out.text(path);
             out.buffer(Some(b"data"));
-            acl(&mut out);
+            acl(&mut out, number);
             out.int(number.rem_euclid(8));
             if kind == 21 {
                 out.long(number.into());
@@ -74,7 +97,7 @@ fn body(kind: i32, path: &str, number: i32) -> Vec<u8> {
         }
         7 => {
             out.text(path);
-            acl(&mut out);
+            acl(&mut out, number);
             out.int(number);
         }
         2 | 13 | 17 | 18 | 106 => {
@@ -97,11 +120,18 @@ fn body(kind: i32, path: &str, number: i32) -> Vec<u8> {
             out.boolean(true);
             out.int(-1);
         }
+        16 => {
+            out.buffer((number % 2 == 0).then_some(SERVERS.as_bytes()));
+            out.buffer(Some(b"1"));
+            out.buffer((number % 3 == 0).then_some(SERVERS.as_bytes()));
+            out.long(-1);
+        }
         100 => {
             out.int(0);
             out.text("digest");
-            out.buffer(Some(b"user:password"));
+            out.text(&format!("user{number}:password"));
         }
+        102 => out.text(ANSWER),
         101 | 105 => {
             out.long(number.into());
             for _ in 0..if kind == 101 { 3 } else { 5 } {
@@ -120,7 +150,8 @@ fn body(kind: i32, path: &str, number: i32) -> Vec<u8> {
 
 fn kind() -> impl Strategy<Value = i32> {
     let known = prop_oneof![1..23_i32, 100..108_i32, Just(-11)];
-    prop_oneof![9 => known, 1 => any::<i32>()]
+    let shows_who_it_is = prop_oneof![Just(100), Just(102)];
+    prop_oneof![8 => known, 1 => shows_who_it_is, 1 => any::<i32>()]
 }
 
 fn path() -> impl Strategy<Value = String> {
@@ -212,6 +243,61 @@ fn reading_takes_no_more_than_a_few_times_what_is_there() {
         .expect("no input does");
 }
 
+/// Identities as many as a client may have.
+fn identities() -> Vec<Identity> {
+    let name = |user: u8| format!("{user}:{}", "x".repeat(28));
+    let ids = (0..u8::MAX).map(|user| Identity::new("digest", name(user)));
+    ids.collect()
+}
+
+#[test]
+fn what_is_made_of_requests_takes_no_more() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let (ids, options) = (identities(), options());
+    let member = |number| Member {
+        number,
+        name: number.to_string(),
+        peer_urls: vec![format!("http://127.0.0.1:{number}")],
+        ..Member::default()
+    };
+    let ensemble = Ensemble {
+        version: Version::default(),
+        members: (1..=3).map(member).collect(),
+        standalone_enabled: true,
+    };
+    let planned = Cell::new(0);
+    TestRunner::default()
+        .run(&request(), |bytes| {
+            let frame = Bytes::from(bytes);
+            let Ok((_, request)) = record::parse(&frame) else {
+                return Ok(());
+            };
+            let caller = Caller {
+                session: LeaseId(1),
+                ids: &ids,
+                options: &options,
+            };
+            let (peak, ()) = peak_of(|| match &request {
+                Request::Write(write) => drop(Steps::of(slice::from_ref(write), &frame, caller)),
+                Request::Multi(writes) => drop(Steps::of(writes, &frame, caller)),
+                Request::Reconfig(asked) => {
+                    planned.update(|so_far| so_far + i32::from(ensemble.plan(asked).is_ok()))
+                }
+                Request::Sasl { token } => {
+                    let mut exchange = Exchange::Challenged("n\\o".to_owned());
+                    let users = options.sasl.as_deref().expect("they are named");
+                    drop(exchange.step(users, token, String::new));
+                }
+                _ => {}
+            });
+            let most = PER_BYTE * frame.len() + LISTS_BESIDES;
+            prop_assert!(peak <= most, "{peak} bytes of {request:?}");
+            Ok(())
+        })
+        .expect("no request does");
+    assert!(planned.get() > 0, "no reconfig is understood");
+}
+
 /// The frames that cost most: as many of the shortest items as there is room for.
 #[test]
 fn the_longest_lists_take_no_more() {
@@ -292,6 +378,23 @@ prop_compose! {
     }
 }
 
+fn options() -> Options {
+    let passwords = [("user".to_owned(), "password".to_owned())];
+    let users = Users {
+        passwords: passwords.into(),
+    };
+    Options {
+        words: vec!["*".to_owned()],
+        frame_bytes_max: FRAME_BYTES_MAX,
+        extended_types: true,
+        reconfig: true,
+        standalone: false,
+        sasl: Some(users.into()),
+        sasl_may_fail: true,
+        ..Options::default()
+    }
+}
+
 /// A server, and how many conversations it still has.
 struct Served {
     replica: Handle,
@@ -312,16 +415,10 @@ async fn serve() -> Served {
     let leads = status.wait_for(|status| status.leader != 0);
     let leads = tokio::time::timeout(PATIENCE, leads).await;
     leads.expect("it leads in time").expect("the replica runs");
-    let options = Options {
-        words: vec!["*".to_owned()],
-        frame_bytes_max: FRAME_BYTES_MAX,
-        extended_types: true,
-        ..Options::default()
-    };
     let gate = Gate::new(replica.clone(), hub, Limits::default());
     Served {
         replica,
-        zookeeper: ZooKeeper::new(gate, options),
+        zookeeper: ZooKeeper::new(gate, options()),
         left: CONVERSATIONS_MAX,
     }
 }
@@ -394,4 +491,6 @@ fn connections_survive_whatever_is_sent() {
             Ok(())
         })
         .expect("no conversation does harm");
+    // Its threads take and give memory while they end.
+    runtime.block_on(served.into_inner().replica.halt());
 }
