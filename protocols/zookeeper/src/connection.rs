@@ -92,28 +92,14 @@ where
     let timeout_ms = shared.options.negotiate_ms(connect.timeout_ms);
     let ttl_ms = u64::from(timeout_ms.unsigned_abs());
     let read_only = shared.read_only.load(Relaxed);
-    let key = async {
-        if !read_only {
-            make_root(shared).await.ok()?;
-        }
-        match connect.session {
-            _ if read_only => alone(shared, &connect),
-            0 => shared.gate.open_session(ttl_ms).await.ok().map(Some),
-            id => match <[u8; PASSWORD_BYTES]>::try_from(connect.password) {
-                Ok(password) => {
-                    let resumed = shared.gate.resume_session(LeaseId(id), password, ttl_ms);
-                    resumed.await.ok()
-                }
-                Err(_) => Some(None),
-            },
-        }
-    };
-    // Another member may have a leader: a client should not spend its session's time waiting here.
-    let patience = shared.gate.limits().election_timeout;
-    let key = tokio::select! {
-        biased;
-        key = key => key,
-        () = shared.gate.leaderless(patience) => None,
+    let key = match read_only {
+        true => alone(shared, &connect),
+        // Another member may have a leader: a client should not spend its session's time waiting here.
+        false => tokio::select! {
+            biased;
+            key = session_of(shared, &connect, ttl_ms) => key,
+            () = shared.gate.leaderless(shared.gate.limits().election_timeout) => None,
+        },
     };
     let mut wire = Vec::new();
     let tells_read_only = connect.read_only.is_some();
@@ -152,6 +138,24 @@ where
     Some(Session::new(
         shared, stream, arrival, entered, key, read_only,
     ))
+}
+
+/// The session that a client wants. None within where that is over; none at all where nobody knows.
+async fn session_of(
+    shared: &Shared,
+    connect: &Connect<'_>,
+    ttl_ms: u64,
+) -> Option<Option<SessionKey>> {
+    make_root(shared).await.ok()?;
+    if connect.session == 0 {
+        return shared.gate.open_session(ttl_ms).await.ok().map(Some);
+    }
+    let Ok(password) = <[u8; PASSWORD_BYTES]>::try_from(connect.password) else {
+        return Some(None);
+    };
+    let id = LeaseId(connect.session);
+    let resumed = shared.gate.resume_session(id, password, ttl_ms);
+    resumed.await.ok()
 }
 
 /// Makes the root that clients see where it lies at a node that is missing. Whoever else makes it at

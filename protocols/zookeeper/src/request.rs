@@ -4,7 +4,7 @@ use crate::ensemble::Change;
 use crate::errors::{Code, Failure};
 use crate::jute::Write as _;
 use crate::ops::{self, Caller, Steps};
-use crate::record::{Bad, Header, Reconfig, Request, Write};
+use crate::record::{Bad, Header, Read, Reconfig, Request, SetWatches, Write};
 use crate::session::{Over, Session};
 use crate::stat::Stat;
 use crate::{acl, ensemble, path, read, system};
@@ -72,6 +72,10 @@ impl<'f> Asked<'f> {
     fn is_multi(&self) -> bool {
         matches!(self.request, Request::Multi(_))
     }
+
+    fn shows_who_asks(&self) -> bool {
+        matches!(self.request, Request::Auth { .. } | Request::Sasl { .. })
+    }
 }
 
 /// A parsed frame.
@@ -120,10 +124,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
             return Ok(());
         }
         let header = match parsed {
-            Ok(asked) => match asked.request {
-                Request::Auth { .. } | Request::Sasl { .. } => return Ok(()),
-                _ => asked.header,
-            },
+            Ok(asked) if asked.shows_who_asks() => return Ok(()),
+            Ok(asked) => asked.header,
             Err(Bad::Unanswerable) => return Ok(()),
             Err(Bad::Kind(header) | Bad::Body(header)) => *header,
         };
@@ -295,43 +297,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
             Request::Write(_) | Request::Multi(_) => {
                 unreachable!("changes are done with those next to them")
             }
-            Request::Read(read) => {
-                let (at, seen) = self.desk().read(*read);
-                match seen {
-                    Ok(seen) => self.replies.answer(xid, at, |out| seen.encode(out)),
-                    Err(code) => self.replies.error(xid, at, code),
-                }
-            }
-            Request::MultiRead(reads) => match self.desk().read_all(reads).await {
-                Ok((at, body)) => {
-                    self.replies
-                        .answer(xid, at, |out| out.extend_from_slice(&body));
-                }
-                Err(code) => self.refuse_now(xid, code),
-            },
+            Request::Read(read) => self.read_one(xid, *read),
+            Request::MultiRead(reads) => self.read_several(xid, reads).await,
             Request::GetAllChildrenNumber { path } => self.count(xid, path).await,
             Request::Sync { .. } | Request::Reconfig(_) if self.read_only => {
                 self.refuse_now(xid, Code::NotReadOnly);
             }
-            Request::Sync { path } => {
-                let linearized = self.shared.gate.linearize().await;
-                linearized.map_err(|_| Over::AfterAnswers)?;
-                let at = self.reader().revision();
-                self.replies.answer(xid, at, |out| {
-                    out.text(path);
-                });
-            }
-            // An error to this one is overlooked by clients; on its next connection this one begins
-            // without any watches.
-            Request::SetWatches(_) if !self.watcher.has_room(&[]) => {
-                return Err(Over::AfterAnswers);
-            }
-            Request::SetWatches(watches) => {
-                let mut replies = std::mem::take(&mut self.replies);
-                let at = self.desk().set_watches(watches, &mut replies);
-                replies.answer(xid, at, |_| {});
-                self.replies = replies;
-            }
+            Request::Sync { path } => return self.sync(xid, path).await,
+            Request::SetWatches(watches) => return self.set_watches(xid, watches),
             Request::AddWatch { path, mode } => match self.desk().add_watch(path, *mode) {
                 // The body is an error code of its own.
                 Ok(at) => self.replies.answer(xid, at, |out| out.int(0)),
@@ -354,6 +327,46 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
             Request::Ping => self.done(PING_XID, Ok(())),
             Request::CloseSession => return self.close(xid).await,
         }
+        Ok(())
+    }
+
+    fn read_one(&mut self, xid: i32, read: Read<'_>) {
+        let (at, seen) = self.desk().read(read);
+        match seen {
+            Ok(seen) => self.replies.answer(xid, at, |out| seen.encode(out)),
+            Err(code) => self.replies.error(xid, at, code),
+        }
+    }
+
+    async fn read_several(&mut self, xid: i32, reads: &[Read<'_>]) {
+        match self.desk().read_all(reads).await {
+            Ok((at, body)) => self
+                .replies
+                .answer(xid, at, |out| out.extend_from_slice(&body)),
+            Err(code) => self.refuse_now(xid, code),
+        }
+    }
+
+    async fn sync(&mut self, xid: i32, path: &str) -> Result<(), Over> {
+        let linearized = self.shared.gate.linearize().await;
+        linearized.map_err(|_| Over::AfterAnswers)?;
+        let at = self.reader().revision();
+        self.replies.answer(xid, at, |out| {
+            out.text(path);
+        });
+        Ok(())
+    }
+
+    fn set_watches(&mut self, xid: i32, watches: &SetWatches<'_>) -> Result<(), Over> {
+        // An error to this is overlooked by clients; on its next connection this one begins without
+        // any watches.
+        if !self.watcher.has_room(&[]) {
+            return Err(Over::AfterAnswers);
+        }
+        let mut replies = std::mem::take(&mut self.replies);
+        let at = self.desk().set_watches(watches, &mut replies);
+        replies.answer(xid, at, |_| {});
+        self.replies = replies;
         Ok(())
     }
 

@@ -224,12 +224,15 @@ pub fn step(write: &Write<'_>) -> Option<Result<NodeOp, Code>> {
         | Write::SetAcl { path, .. }
         | Write::Check { path, .. } => path,
     };
-    match (write, path) {
-        (Write::Create(_), QUOTA) => Some(Err(Code::NodeExists)),
-        (Write::Delete { .. }, QUOTA) => Some(Err(Code::BadArguments)),
-        _ if is_quota(path) || !is_system(path) => None,
-        _ => Some(change(write, path, node(path))),
+    if path == QUOTA {
+        return match write {
+            Write::Create(_) => Some(Err(Code::NodeExists)),
+            Write::Delete { .. } => Some(Err(Code::BadArguments)),
+            Write::SetData { .. } | Write::SetAcl { .. } | Write::Check { .. } => None,
+        };
     }
+    let is_kept = is_quota(path) || !is_system(path);
+    (!is_kept).then(|| change(write, path, node(path)))
 }
 
 fn change(write: &Write<'_>, path: &str, node: Option<SystemNode>) -> Result<NodeOp, Code> {
