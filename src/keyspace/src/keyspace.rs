@@ -7,6 +7,7 @@ use crate::command::{Alarm, AlarmChange, Command, Expired, LeaseRemaining, Nodes
 use crate::invariants;
 use crate::node::NodeOp;
 use crate::nodes::steps::Asker;
+use crate::past;
 use crate::read::{self, View};
 use crate::reader::Reader;
 use crate::shared::Shared;
@@ -145,7 +146,7 @@ impl Keyspace {
         let mut writing = Writing::new(&self.shared, self.wall);
         let mut path = Vec::new();
         read::judge(&writing, txn, &mut path);
-        check(&writing, txn, &mut path.iter())?;
+        check(&writing, &txn.principal, txn, &mut path.iter())?;
         let outcome: TxnOutcome =
             read::run(txn, &mut path.iter(), &mut |op| step(&mut writing, op));
         Ok((Outcome::Txn(outcome), writing.finish()))
@@ -336,6 +337,7 @@ impl Keyspace {
 /// judged by the state before it.
 fn check(
     writing: &Writing,
+    who: &Principal,
     txn: &Txn,
     path: &mut std::slice::Iter<bool>,
 ) -> std::result::Result<(), Refusal> {
@@ -344,10 +346,15 @@ fn check(
         .expect("every transaction on the path was judged");
     for op in txn.branch(holds) {
         match op {
-            Op::Range(range) => read::check_revision(writing, range.revision)?,
+            Op::Range(range) => {
+                read::check_revision(writing, range.revision)?;
+                if let Some(revision) = range.revision {
+                    past::check_past_span(writing, who, &range.span, revision)?;
+                }
+            }
             Op::Put(put) => check_put(writing, put)?,
             Op::Delete(_) => {}
-            Op::Txn(inner) => check(writing, inner, path)?,
+            Op::Txn(inner) => check(writing, who, inner, path)?,
         }
     }
     Ok(())

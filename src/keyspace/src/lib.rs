@@ -26,6 +26,7 @@ mod keyspace;
 mod lease;
 pub mod node;
 mod nodes;
+mod past;
 mod read;
 pub mod reader;
 mod record;

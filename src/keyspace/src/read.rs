@@ -172,14 +172,7 @@ fn gather(
         entries.truncate(wish.max);
         return (entries, count);
     }
-    let mut walk = Walk {
-        span,
-        current,
-        wish,
-        counted: None,
-        last: None,
-        slots: Vec::new(),
-    };
+    let mut walk = Walk::new(span, current, wish);
     let mut entries = Vec::new();
     let mut count = 0;
     loop {
@@ -201,6 +194,27 @@ fn gather(
     }
 }
 
+/// Whether an entry of a span is so, as of an older revision.
+pub(crate) fn any(
+    view: &impl View,
+    span: &Span,
+    revision: Revision,
+    mut is_so: impl FnMut(&Entry) -> bool,
+) -> bool {
+    let mut is_so = |slot: &Slot| slot.live_at(revision.0).is_some_and(|entry| is_so(&entry));
+    if span.end == End::Single {
+        return view.shared().find(&span.start).is_some_and(|it| is_so(&it));
+    }
+    let mut walk = Walk::new(span, false, &Wish::ALL);
+    loop {
+        let over = view.with_index(|index, agrees| walk.step(index, agrees, 0));
+        let found = walk.slots.iter().any(&mut is_so);
+        if over || found {
+            return found;
+        }
+    }
+}
+
 /// A walk over a span's slots, a chunk at a time.
 struct Walk<'a> {
     span: &'a Span,
@@ -213,7 +227,18 @@ struct Walk<'a> {
     slots: Vec<Slot>,
 }
 
-impl Walk<'_> {
+impl<'a> Walk<'a> {
+    fn new(span: &'a Span, current: bool, wish: &'a Wish) -> Walk<'a> {
+        Walk {
+            span,
+            current,
+            wish,
+            counted: None,
+            last: None,
+            slots: Vec::new(),
+        }
+    }
+
     /// Copies the next slots out of the index; returns whether they are the last. Where the index
     /// agrees with the state that is read, it tells the count and skips what is not live.
     fn step(&mut self, index: &Index, agrees: bool, gathered: usize) -> bool {

@@ -89,6 +89,24 @@ impl Reader {
         }
     }
 
+    /// The same on someone's behalf: refuses to show what they may not read, be it for their roles,
+    /// for access lists, or for lists that protected it when it was written.
+    pub fn range_for(&self, who: &Principal, range: &Range) -> Result<RangeAnswer, Refusal> {
+        loop {
+            let answer = self.range(range);
+            // Asked after reading, since it may have been protected meanwhile, but before what the
+            // reading came to.
+            let shared = self.current.load();
+            shared.check(who, &range.span, Permissions::READ)?;
+            let answer = answer?;
+            match shared.check_past_range(who, range, &answer) {
+                // Then reading tells whether there is something newer to read.
+                Err(Refusal::Compacted { .. }) => {}
+                judged => return judged.map(|()| answer),
+            }
+        }
+    }
+
     /// Runs a transaction that writes nothing, all at one revision. Panics if it holds a write.
     pub fn txn(&self, txn: &Txn) -> Result<(Revision, TxnOutcome), Refusal> {
         assert!(
@@ -111,6 +129,20 @@ impl Reader {
             });
             if shared.compacted() <= oldest {
                 return Ok((snapshot.revision(), outcome));
+            }
+        }
+    }
+
+    /// The same on someone's behalf, as in [`Reader::range_for`].
+    pub fn txn_for(&self, who: &Principal, txn: &Txn) -> Result<(Revision, TxnOutcome), Refusal> {
+        loop {
+            let answered = self.txn(txn);
+            let shared = self.current.load();
+            shared.check_txn(who, txn)?;
+            let (revision, outcome) = answered?;
+            match shared.check_past_txn(who, txn, &outcome) {
+                Err(Refusal::Compacted { .. }) => {}
+                judged => return judged.map(|()| (revision, outcome)),
             }
         }
     }
@@ -308,11 +340,6 @@ impl Reader {
         self.current.load().check(who, span, may)
     }
 
-    /// The same of all that a transaction touches, whichever branch it takes.
-    pub fn check_txn(&self, who: &Principal, txn: &Txn) -> Result<(), Refusal> {
-        self.current.load().check_txn(who, txn)
-    }
-
     /// Refuses to show what came while an access list protected its key, unless that is what the key
     /// still holds: then who protects it now is asked for, and who has opened it has opened this.
     pub fn check_past<'e>(
@@ -320,17 +347,7 @@ impl Reader {
         who: &Principal,
         entries: impl IntoIterator<Item = &'e Entry>,
     ) -> Result<(), Refusal> {
-        let shared = self.current.load();
-        let is_held = |entry: &Entry| {
-            let held = shared.find(entry.key());
-            let held = held.and_then(|slot| slot.live_at(shared.revision().0));
-            held.is_some_and(|held| held.modified() == entry.modified())
-        };
-        let mut entries = entries.into_iter();
-        match entries.any(|entry| entry.is_restricted() && !is_held(entry)) {
-            true => shared.refuse_bound(who),
-            false => Ok(()),
-        }
+        self.current.load().check_past(who, entries)
     }
 
     /// Refuses what someone's roles do not permit with one key; of access lists, nothing is asked.

@@ -277,6 +277,9 @@ impl Restoring {
                 let change = (version.modified, version.sub, slot.clone());
                 run.changes.push(change);
             }
+            if version.restricted {
+                self.shared.note_restricted();
+            }
             run.bytes += cost(key, version.value);
         }
         let slot = slot.expect("there is a newest version");

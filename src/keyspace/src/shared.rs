@@ -42,6 +42,8 @@ pub(crate) struct Shared {
     pub tree: RwLock<Tree>,
     /// Whether some node of it has an access list, for those who ask before they take its lock.
     restricted: AtomicBool,
+    /// Whether some node ever had one, as far as versions that are kept can tell.
+    was_restricted: AtomicBool,
     auth: ArcSwap<Auth>,
     /// Whether anyone may do everything: no node has an access list, and authentication is off.
     open: AtomicBool,
@@ -71,6 +73,7 @@ impl Shared {
             alarms: RwLock::default(),
             tree: RwLock::new(Tree::new()),
             restricted: AtomicBool::new(false),
+            was_restricted: AtomicBool::new(false),
             auth: ArcSwap::default(),
             open: AtomicBool::new(true),
             ring: RwLock::default(),
@@ -97,6 +100,9 @@ impl Shared {
     pub fn put_tree(&self, place: &mut Tree, tree: Tree) {
         let restricted = !tree.restricted.is_empty();
         self.restricted.store(restricted, Ordering::Release);
+        if restricted {
+            self.note_restricted();
+        }
         self.note_whether_open();
         *place = tree;
     }
@@ -129,6 +135,17 @@ impl Shared {
     /// Whether some node has an access list.
     pub fn is_restricted(&self) -> bool {
         self.restricted.load(Ordering::Acquire)
+    }
+
+    /// Whether a version may have come while an access list protected its key, for those who ask
+    /// before they look at versions.
+    pub fn was_restricted(&self) -> bool {
+        self.was_restricted.load(Ordering::Acquire)
+    }
+
+    /// A version came while an access list protected its key, or is about to.
+    pub fn note_restricted(&self) {
+        self.was_restricted.store(true, Ordering::Release);
     }
 
     /// Refuses what someone may not do with one of these keys, as one whom no access list names.

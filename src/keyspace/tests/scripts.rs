@@ -101,18 +101,8 @@ impl Story {
         let mut args = line.consume_args();
         let reader = self.keyspace.reader();
         let out = match line.name.as_str() {
-            "read" => reader
-                .range(&language::range(args.next_pos().unwrap_or(""))?)
-                .map_or_else(
-                    |refusal| format!("refused: {refusal}\n"),
-                    |answer| show_range(&answer),
-                ),
-            "read_txn" => reader
-                .txn(&language::txn(args.next_pos().unwrap_or(""))?)
-                .map_or_else(
-                    |refusal| format!("refused: {refusal}\n"),
-                    |(revision, outcome)| format!("@{revision}\n{}", show_txn(&outcome, 0)),
-                ),
+            "read" => read(&reader, &mut args)?,
+            "read_txn" => read_txn(&reader, &mut args)?,
             "history" => {
                 let from = Revision(number(args.next_pos())?);
                 let max = args.next_pos().map_or(Ok(usize::MAX), str::parse)?;
@@ -295,6 +285,30 @@ fn command(line: &Line) -> Result<Option<Command>, Box<dyn Error>> {
 }
 
 /// What becomes of a client's reading or writing these keys.
+fn read(reader: &Reader, args: &mut ArgumentConsumer<'_>) -> Result<String, Box<dyn Error>> {
+    let range = language::range(args.next_pos().unwrap_or(""))?;
+    let answer = match args.take_key("as") {
+        Some(who) => reader.range_for(&language::auth::principal(who)?, &range),
+        None => reader.range(&range),
+    };
+    Ok(match answer {
+        Ok(answer) => show_range(&answer),
+        Err(refusal) => format!("refused: {refusal}\n"),
+    })
+}
+
+fn read_txn(reader: &Reader, args: &mut ArgumentConsumer<'_>) -> Result<String, Box<dyn Error>> {
+    let txn = language::txn(args.next_pos().unwrap_or(""))?;
+    let answer = match args.take_key("as") {
+        Some(who) => reader.txn_for(&language::auth::principal(who)?, &txn),
+        None => reader.txn(&txn),
+    };
+    Ok(match answer {
+        Ok((revision, outcome)) => format!("@{revision}\n{}", show_txn(&outcome, 0)),
+        Err(refusal) => format!("refused: {refusal}\n"),
+    })
+}
+
 fn may(reader: &Reader, args: &mut ArgumentConsumer<'_>) -> Result<String, Box<dyn Error>> {
     let who = language::auth::principal(args.next_pos().unwrap_or(""))?;
     let may = language::auth::permissions(args.next_pos().unwrap_or(""))?;

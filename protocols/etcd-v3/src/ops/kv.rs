@@ -5,7 +5,7 @@ use crate::errors::Error;
 use crate::reply::{Committed, Deleted, RangePart, Ranged, Stored};
 use crate::wire::{Header, Reply, Shown};
 use gateway::keyspace::command::{Op, Range, Txn};
-use gateway::keyspace::{Answer, Command, Entry, Outcome, Permissions, Revision, Span, TxnOutcome};
+use gateway::keyspace::{Answer, Command, Outcome, Revision, TxnOutcome};
 use proto::etcdserverpb::request_op::Request;
 use proto::etcdserverpb::{
     CompactionRequest, CompactionResponse, DeleteRangeRequest, PutRequest, RangeRequest, TxnRequest,
@@ -26,30 +26,9 @@ impl Ops {
     pub fn range_here(&self, request: &RangeRequest) -> Result<Ranged, Error> {
         self.served.ranges.fetch_add(1, Relaxed);
         let range = convert::range(request);
-        let answer = self.gate.reader().range(&range);
-        self.check_readable(&range.span)?;
-        let answer = answer?;
-        self.check_past(&answer.entries)?;
+        let answer = self.gate.reader().range_for(&self.by, &range)?;
         let header = self.header(answer.revision);
         Ok(Ranged::new(header, answer, convert::shown(request)))
-    }
-
-    /// Refuses to show what the client may not read, be it for its roles or because ZooKeeper's access
-    /// lists protect it: nobody who speaks etcd's protocol is named there. Asked after reading, since
-    /// it may have been protected meanwhile, but before what the reading came to.
-    pub(super) fn check_readable(&self, span: &Span) -> Result<(), Error> {
-        Ok(self
-            .gate
-            .reader()
-            .check(&self.by, span, Permissions::READ)?)
-    }
-
-    /// Refuses to show what an access list protected when it was written, though it may be gone.
-    pub(super) fn check_past<'e>(
-        &self,
-        entries: impl IntoIterator<Item = &'e Entry>,
-    ) -> Result<(), Error> {
-        Ok(self.gate.reader().check_past(&self.by, entries)?)
     }
 
     /// Reads keys in parts, so that no answer grows with the range.
@@ -129,10 +108,7 @@ impl Ops {
         let (txn, views) = convert::txn(request);
         let (revision, outcome) = match reads {
             Reads::Here | Reads::Linearized => {
-                let read = self.gate.reader().txn(&txn);
-                self.gate.reader().check_txn(&self.by, &txn)?;
-                let (revision, outcome) = read?;
-                self.check_past(entries(&outcome.answers))?;
+                let (revision, outcome) = self.gate.reader().txn_for(&self.by, &txn)?;
                 self.served.txn(outcome.answers.len());
                 (revision, outcome)
             }
@@ -160,14 +136,6 @@ impl Ops {
             header: Some(self.header(accepted.revision).into()),
         })
     }
-}
-
-/// What the ranges of a transaction without writes have found.
-fn entries(answers: &[Answer]) -> impl Iterator<Item = &Entry> {
-    answers.iter().flat_map(|answer| match answer {
-        Answer::Range(range) => &range.entries[..],
-        Answer::Put(_) | Answer::Delete { .. } | Answer::Txn(_) => &[],
-    })
 }
 
 /// How a transaction without writes may be answered.
@@ -238,10 +206,8 @@ impl RangeParts {
             false => self.step.min(self.left),
         };
         self.ops.served.ranges.fetch_add(1, Relaxed);
-        let answer = self.ops.gate.reader().range(&self.range);
-        self.ops.check_readable(&self.range.span)?;
-        let answer = answer?;
-        self.ops.check_past(&answer.entries)?;
+        let reader = self.ops.gate.reader();
+        let answer = reader.range_for(&self.ops.by, &self.range)?;
         let pinned = *self.pinned.get_or_insert(answer.revision);
         self.range.revision.get_or_insert(pinned);
         let found = answer.entries.len() as u64;

@@ -5,7 +5,7 @@ use super::{Ops, convert};
 use crate::errors::{self, Error};
 use crate::reply::Watched;
 use bytes::Bytes;
-use gateway::keyspace::{Change, End, Revision, Span};
+use gateway::keyspace::{Change, End, Entry, Permissions, Revision, Span};
 use gateway::{Delivery, WatchStream};
 use proto::etcdserverpb::watch_create_request::FilterType;
 use proto::etcdserverpb::watch_request::RequestUnion;
@@ -79,6 +79,18 @@ impl Ops {
 }
 
 impl Ops {
+    /// Refuses to show what the client may not read, be it for its roles or because ZooKeeper's access
+    /// lists protect it: nobody who speaks etcd's protocol is named there.
+    fn check_readable(&self, span: &Span) -> Result<(), Error> {
+        let reader = self.gate.reader();
+        Ok(reader.check(&self.by, span, Permissions::READ)?)
+    }
+
+    /// Refuses to show what an access list protected when it was written, though it may be gone.
+    fn check_past<'e>(&self, entries: impl IntoIterator<Item = &'e Entry>) -> Result<(), Error> {
+        Ok(self.gate.reader().check_past(&self.by, entries)?)
+    }
+
     /// Refuses to tell of changes of which the client may not read one.
     fn check_tellable(&self, changes: &[Change]) -> Result<(), Error> {
         self.check_past(changes.iter().map(|change| &change.entry))?;
@@ -90,6 +102,16 @@ impl Ops {
             .map(|change| Bytes::copy_from_slice(change.entry.key()));
         keys.map(Span::single)
             .try_for_each(|key| self.check_readable(&key))
+    }
+
+    /// Leaves out what was there before changes where the client may not see that, as if it had been
+    /// compacted: the changes themselves may be open to everyone.
+    fn leave_out_closed(&self, changes: &mut [Change]) {
+        for change in changes {
+            if self.check_past(&change.previous).is_err() {
+                change.previous = None;
+            }
+        }
     }
 }
 
@@ -265,6 +287,9 @@ impl Session {
                 }
                 watcher.busy = true;
                 let watcher = *watcher;
+                if watcher.with_previous {
+                    self.ops.leave_out_closed(&mut changes);
+                }
                 let events = &self.ops.served.events;
                 events.fetch_add(changes.len() as u64, Relaxed);
                 let reply = Watched {

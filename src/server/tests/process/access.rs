@@ -1,7 +1,7 @@
 //! ZooKeeper's access lists bind etcd's clients too: what touches a protected node is denied.
 
 use crate::server::{PATIENCE, Server, get, put};
-use crate::zookeeper::{ANYONE, AUTH, CLIENTS, DELETE, plain};
+use crate::zookeeper::{ANYONE, AUTH, CLIENTS, CREATE, DELETE, plain};
 use proto::etcdserverpb::kv_client::KvClient;
 use proto::etcdserverpb::request_op::Request;
 use proto::etcdserverpb::watch_client::WatchClient;
@@ -15,6 +15,7 @@ use tonic::{Code, Status, Streaming};
 use zookeeper::jute::Write;
 
 const SET_ACL: i32 = 7;
+const MULTI: i32 = 14;
 /// Somebody who is not here.
 const SOMEBODY: (&str, &str) = ("digest", "somebody:secret");
 const DENIED: &str = "rpc error: code = PermissionDenied desc = etcdserver: permission denied";
@@ -133,15 +134,20 @@ async fn watch_from(
     range_end: &str,
     start_revision: i64,
 ) -> Streaming<WatchResponse> {
+    let create = WatchCreateRequest {
+        key: key.to_owned().into(),
+        range_end: range_end.to_owned().into(),
+        start_revision,
+        ..WatchCreateRequest::default()
+    };
+    watch_as(server, create).await
+}
+
+async fn watch_as(server: &Server, create: WatchCreateRequest) -> Streaming<WatchResponse> {
     let uri = format!("http://{}", server.address);
     let mut client = WatchClient::connect(uri).await.expect("it listens");
     let create = WatchRequest {
-        request_union: Some(RequestUnion::CreateRequest(WatchCreateRequest {
-            key: key.to_owned().into(),
-            range_end: range_end.to_owned().into(),
-            start_revision,
-            ..WatchCreateRequest::default()
-        })),
+        request_union: Some(RequestUnion::CreateRequest(create)),
     };
     // The client's side stays open for as long as the stream is read.
     let requests = tokio_stream::StreamExt::chain(
@@ -182,6 +188,102 @@ async fn watchers_of_protected_nodes_are_cancelled() {
     assert!(answer.created && !answer.canceled);
 }
 
+fn both(first: Request, second: Request) -> TxnRequest {
+    let ops = [first, second].map(|request| RequestOp {
+        request: Some(request),
+    });
+    TxnRequest {
+        success: ops.into(),
+        ..TxnRequest::default()
+    }
+}
+
+/// `/secret` was there at that revision, between others that were open.
+async fn assert_past_denied(kv: &mut KvClient<Channel>, revision: i64) {
+    let past = |key: &str, range_end: &str| RangeRequest {
+        revision,
+        ..range(key, range_end)
+    };
+    kv.range(past("/open", "")).await.expect("it was open");
+    assert_denied("a read of the past", kv.range(past("/secret", "")).await);
+    let counted = RangeRequest {
+        count_only: true,
+        ..past("/secret", "")
+    };
+    assert_denied("counting the past", kv.range(counted).await);
+    let limited = RangeRequest {
+        limit: 1,
+        ..past("/", "0")
+    };
+    assert_denied("the past up to a limit", kv.range(limited).await);
+
+    let read = || Request::RequestRange(past("/secret", ""));
+    let write = || Request::RequestPut(put_of("/x"));
+    let beside = kv.txn(both(write(), read())).await;
+    assert_denied("a read of the past beside a put", beside);
+    let nested = Request::RequestTxn(both(read(), read()));
+    let nested = kv.txn(both(nested, write())).await;
+    assert_denied("a read of the past further in", nested);
+    let nothing = kv.range(range("/x", "")).await.expect("answered");
+    assert_eq!(nothing.into_inner().count, 0, "of what was denied is done");
+}
+
+/// What is open now says nothing of what was protected before it.
+#[tokio::test]
+async fn what_a_protected_node_held_is_not_told_with_what_replaces_it() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let server = Server::start(dir.path(), &[]);
+    let mut kv = server.kv().await;
+    let mut client = plain(server.addresses(CLIENTS)[0]).await;
+    assert_eq!(client.create("/secret", SOMEBODY).await.0, 0);
+    let shown = kv.range(range("/open", "")).await.expect("answered");
+    let revision = shown.into_inner().header.expect("a header").revision;
+    let replaced = client.call(MULTI, |out| {
+        let step = |out: &mut Vec<u8>, kind| {
+            out.int(kind);
+            out.boolean(kind == -1);
+            out.int(-1);
+        };
+        step(out, DELETE);
+        out.text("/secret");
+        out.int(-1);
+        step(out, CREATE);
+        out.text("/secret");
+        out.text("open");
+        out.count(1);
+        out.int(31);
+        out.text(ANYONE.0);
+        out.text(ANYONE.1);
+        out.int(0);
+        step(out, -1);
+    });
+    assert_eq!(replaced.await.0, 0);
+    put(&mut kv, "/secret", "newer").await;
+
+    let mut answers = watch_as(
+        &server,
+        WatchCreateRequest {
+            key: "/secret".into(),
+            start_revision: revision + 1,
+            prev_kv: true,
+            ..WatchCreateRequest::default()
+        },
+    )
+    .await;
+    assert!(next(&mut answers).await.created);
+    let mut seen = Vec::new();
+    while seen.len() < 2 {
+        let told = next(&mut answers).await;
+        assert!(!told.canceled);
+        seen.extend(told.events.into_iter().map(|event| {
+            let value = |kv: proto::mvccpb::KeyValue| String::from_utf8_lossy(&kv.value).into();
+            [event.kv.map(value), event.prev_kv.map(value)]
+        }));
+    }
+    let text = |text: &str| Some(text.to_owned());
+    assert_eq!(seen, [[text("open"), None], [text("newer"), text("open")]]);
+}
+
 #[tokio::test]
 async fn what_was_protected_stays_so_in_the_past() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -199,12 +301,7 @@ async fn what_was_protected_stays_so_in_the_past() {
     assert_eq!(deleted.await.0, 0);
     put(&mut kv, "/open", "after").await;
 
-    let past = |key: &str| RangeRequest {
-        revision,
-        ..range(key, "")
-    };
-    kv.range(past("/open")).await.expect("it was open");
-    assert_denied("a read of the past", kv.range(past("/secret")).await);
+    assert_past_denied(&mut kv, revision).await;
     let mut late = watch_from(&server, "/", "0", revision - 1).await;
     assert!(next(&mut late).await.created);
     let cancelled = next(&mut late).await;

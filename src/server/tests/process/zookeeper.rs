@@ -21,7 +21,7 @@ use zookeeper::reply::framed;
 
 pub const CLIENTS: &str = "serving ZooKeeper clients";
 
-const CREATE: i32 = 1;
+pub const CREATE: i32 = 1;
 pub const DELETE: i32 = 2;
 const GET_DATA: i32 = 4;
 const GET_CHILDREN: i32 = 8;
