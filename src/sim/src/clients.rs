@@ -1,13 +1,13 @@
 //! The clients' side of the world: asking, being answered, losing patience.
 
 use crate::agenda::Event;
-use crate::checker::kv::{Op, Reply, Request, Response, Txn};
 use crate::failure::Failure;
 use crate::member::{Answer, Input, Token};
 use crate::plant::Plant;
 use crate::translate;
 use crate::workload::{Call, LocalRead};
 use crate::world::World;
+use checker::kv::{Op, Reply, Request, Response, Txn};
 use keyspace::{LeaseId, Reader, Refusal};
 use replica::expiry::Renewal;
 use std::ops::Range;
@@ -232,7 +232,7 @@ fn read(reader: &Reader, spans: &[Range<u32>]) -> Response {
         [span] => {
             let found = reader.range(&translate::range(span, None));
             let found = found.expect("the newest state can always be read");
-            let answers = vec![crate::checker::kv::Answer::Read(translate::entries(
+            let answers = vec![checker::kv::Answer::Read(translate::entries(
                 &found.entries,
             ))];
             let reply = Reply::Txn {

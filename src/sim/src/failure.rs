@@ -1,7 +1,7 @@
 //! What a run can fail with.
 
-use crate::checker::{nodes, turns, watch};
 use crate::ledger::Disagreement;
+use checker::{nodes, turns, watch};
 use thiserror::Error;
 
 /// A promise that was broken.

@@ -1,9 +1,9 @@
 //! What the members together say happened: the changes of every revision, and the digest at every
 //! index. The first member that gets somewhere writes the line; all others must agree with it.
 
-use crate::checker::kv::{Entry, Key, State, Value};
-use crate::checker::watch::Event;
 use crate::workload::LocalRead;
+use checker::kv::{Entry, Key, State, Value};
+use checker::watch::Event;
 use std::collections::BTreeMap;
 use thiserror::Error;
 

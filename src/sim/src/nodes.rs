@@ -4,11 +4,11 @@
 //! It does what an adapter does: an answer that shows some revision waits until the hub has told
 //! everything up to it, and goes out behind the events that belong before it.
 
-use crate::checker::kv::Key;
-use crate::checker::nodes::{Line, Log};
 use crate::host::Host;
 use crate::rng::Rng;
 use crate::translate;
+use checker::kv::Key;
+use checker::nodes::{Line, Log};
 use gateway::NodeWatcher;
 use gateway::nodes::{Mode, Once};
 use keyspace::{LeaseId, Revision};

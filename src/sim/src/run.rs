@@ -1,12 +1,12 @@
 //! One run: a stormy part, a calm one, and the verdict.
 
-use crate::checker::kv::{Kv, Op, Request, Response, Txn};
-use crate::checker::linear::{self, Operation, Verdict};
-use crate::checker::{nodes, turns, watch};
 use crate::failure::Failure;
 use crate::member::Input;
 use crate::workload::{Call, KEYS, TTLS_MS};
 use crate::world::{Options, World};
+use checker::kv::{Kv, Op, Request, Response, Txn};
+use checker::linear::{self, Operation, Verdict};
+use checker::{nodes, turns, watch};
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

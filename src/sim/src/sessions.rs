@@ -2,8 +2,6 @@
 //! goes on through another whenever that breaks, or when it feels like it.
 
 use crate::agenda::Event;
-use crate::checker::nodes::Log;
-use crate::checker::turns::{Effect, Write};
 use crate::failure::Failure;
 use crate::member::{Answer, Done, Input, Token};
 use crate::nodes::Looker;
@@ -11,6 +9,8 @@ use crate::plant::Plant;
 use crate::rng::Rng;
 use crate::workload::{KEYS, TTLS_MS};
 use crate::world::World;
+use checker::nodes::Log;
+use checker::turns::{Effect, Write};
 use keyspace::command::{Attach, Grant, Nodes, Session, Turn};
 use keyspace::node::Action;
 use keyspace::{Cause, Command, LeaseId, NodeOp, Refusal};

@@ -1,8 +1,8 @@
 //! Between the checkers' numbers and the keyspace's bytes.
 
-use crate::checker::kv::{self, Answer, Guard, Op, Reply, Request, Response, Txn};
-use crate::checker::watch::Event;
 use bytes::Bytes;
+use checker::kv::{self, Answer, Guard, Op, Reply, Request, Response, Txn};
+use checker::watch::Event;
 use keyspace::command::{Delete, Filter, Grant, Guard as KeyGuard, Put, Range, Relation, Test};
 use keyspace::{Change, Command, End, Entry, LeaseId, Outcome, Principal, Refusal, Revision, Span};
 use replica::Answered;

@@ -1,10 +1,10 @@
 //! Clients that watch: they catch up from a member's history, then follow its changes, and resume at
 //! another member where they were when theirs goes away.
 
-use crate::checker::kv::Key;
-use crate::checker::watch::{Event, Message, Watch};
 use crate::rng::Rng;
 use crate::translate;
+use checker::kv::Key;
+use checker::watch::{Event, Message, Watch};
 use keyspace::{Reader, Refusal, Revision};
 use std::ops::Range;
 

@@ -1,12 +1,10 @@
 //! What clients ask for: few keys, so that they meet; every value written once, so that it names its
 //! write; and all that was asked and answered, for the checkers.
 
-use crate::checker::kv::{
-    Answer, Entry, Guard, Key, Lease, Op, Reply, Request, Response, Txn, Value,
-};
-use crate::checker::linear::Operation;
 use crate::ledger::Ledger;
 use crate::rng::Rng;
+use checker::kv::{Answer, Entry, Guard, Key, Lease, Op, Reply, Request, Response, Txn, Value};
+use checker::linear::Operation;
 use std::collections::BTreeMap;
 use std::ops::Range;
 

@@ -2,7 +2,6 @@
 //! event in one queue; equal seeds give equal queues.
 
 use crate::agenda::{Agenda, Event, Mend};
-use crate::checker::kv::{Lease, Request, Response};
 use crate::clients::Client;
 use crate::failure::Failure;
 use crate::faults::Faults;
@@ -17,6 +16,7 @@ use crate::trace::Trace;
 use crate::translate;
 use crate::watcher::Watcher;
 use crate::workload::{KEYS, Workload};
+use checker::kv::{Lease, Request, Response};
 use keyspace::Command;
 use keyspace::command::Expired;
 use replica::Member as Membership;
@@ -366,11 +366,7 @@ impl World {
     }
 
     /// The first time that anyone applied a command: what clients do not see of leases.
-    fn first_done(
-        &mut self,
-        done: &Done,
-        events: &[crate::checker::watch::Event],
-    ) -> Result<(), Failure> {
+    fn first_done(&mut self, done: &Done, events: &[checker::watch::Event]) -> Result<(), Failure> {
         self.sessions.done(done);
         match &done.command {
             Command::Attach(attach) if done.applied.outcome.is_ok() => {
@@ -396,7 +392,7 @@ impl World {
                     if self.sessions.holder(lease.0) != *attachment {
                         continue;
                     }
-                    let bound = |e: &&crate::checker::watch::Event| {
+                    let bound = |e: &&checker::watch::Event| {
                         e.previous.is_some_and(|previous| previous.lease == lease.0)
                     };
                     let revision = events.iter().find(bound).map(|e| e.revision);

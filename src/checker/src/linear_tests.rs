@@ -1,7 +1,7 @@
 //! Histories with known verdicts, and a comparison with the definition taken literally.
 
 use super::*;
-use crate::checker::kv::{self, Answer, Kv, Op, Reply, Request, Response, Txn};
+use crate::kv::{self, Answer, Kv, Op, Reply, Request, Response, Txn};
 use proptest::prelude::*;
 
 /// One register: the smallest model that has stale reads.

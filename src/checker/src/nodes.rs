@@ -1,8 +1,8 @@
 //! Node watchers: one that is told once hears of the first change after its read, one that is told
 //! always of every change, both in order and once, and before any answer that shows it.
 
-use crate::checker::kv::Key;
-use crate::checker::watch::Event;
+use crate::kv::Key;
+use crate::watch::Event;
 use std::collections::{BTreeMap, BTreeSet};
 use thiserror::Error;
 
