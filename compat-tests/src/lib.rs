@@ -6,7 +6,8 @@
 //! a scenario does not pass on the original, the scenario is wrong. What differs on purpose stands in
 //! `known_differences.toml`, with its reason.
 //!
-//! This crate must never link anything of ours but the generated wire types.
+//! This crate must never link anything of ours but the generated wire types, and `checker`, which
+//! judges histories and knows nothing of who made them.
 //!
 //! Start with `script/mod.rs` (what a script may say), then `oracle.rs` (the servers), `run.rs`
 //! (which script runs where), `matrix.rs` (COMPATIBILITY.md), `rounds/` (kill -9 under load),

@@ -163,7 +163,13 @@ fn main() -> Result<ExitCode> {
                         tally += runtime.block_on(zookeeper::rounds(kind, count, cuts))?;
                         tally += runtime.block_on(zookeeper::quorum_loss(kind))?;
                     }
-                    Protocol::EtcdV2 | Protocol::Crossing => bail!("no clients make a load in it"),
+                    Protocol::Crossing => {
+                        for members in [1, 3] {
+                            let rounds = rounds::crossing::rounds(kind, members, count);
+                            tally += runtime.block_on(rounds)?;
+                        }
+                    }
+                    Protocol::EtcdV2 => bail!("its clients make a load only with the others"),
                 }
             }
             tally

@@ -45,7 +45,6 @@ pub enum Protocol {
     /// ZooKeeper's own, and its four-letter words.
     Zookeeper,
     /// All of them, of one server: there is no original of that.
-    #[value(skip)]
     Crossing,
 }
 

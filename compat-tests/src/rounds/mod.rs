@@ -3,8 +3,10 @@
 //! once and in order. The originals must pass as well.
 //!
 //! Start with [`kill_rounds`]; the judgement is in `history.rs`. What is promised to sessions of
-//! ZooKeeper's protocol is in `zookeeper/`.
+//! ZooKeeper's protocol is in `zookeeper/`, and what to clients of all three protocols that share
+//! keys, in `crossing/`.
 
+pub mod crossing;
 mod history;
 mod load;
 pub mod zookeeper;

@@ -3,12 +3,13 @@
 //! goes early, writes are linearizable, and each session keeps its order and reads its own writes.
 //! The original must pass as well.
 //!
-//! Start with [`rounds`]. `session.rs` is a client and checks what each session is promised,
-//! `work.rs` is what clients do, `judge.rs` holds together what they saw.
+//! Start with [`rounds`]. `session.rs` is a client and checks what each session is promised, over what
+//! `wire.rs` sends, `work.rs` is what clients do, `judge.rs` holds together what they saw.
 
 mod judge;
 mod quorum;
 mod session;
+pub(in crate::rounds) mod wire;
 mod work;
 
 use std::collections::BTreeMap;
@@ -25,7 +26,8 @@ use crate::oracle::{Cluster, Kind, Member, Protocol};
 use crate::run::Tally;
 use judge::Seen;
 pub use quorum::quorum_loss;
-use session::{Session, TELLING};
+use session::Session;
+pub(in crate::rounds) use session::TELLING;
 use work::{COUNTERS, Life, REGISTERS, Shared, State, names_below, prepare, read, work};
 
 /// Sessions that work at the same time.
@@ -36,7 +38,7 @@ const STEPS_BETWEEN: u64 = 200;
 const STEPS_WITHOUT: u64 = 100;
 /// How long the end of a silent session may take beyond its timeout, once nothing breaks any more: a
 /// new leader gives every session its full time.
-const ENDING: Duration = Duration::from_secs(30);
+pub(in crate::rounds) const ENDING: Duration = Duration::from_secs(30);
 /// How long the cluster may take to serve a session.
 const SERVE_DEADLINE: Duration = Duration::from_secs(60);
 /// How often the servers are asked whether all sessions have ended.
@@ -122,13 +124,13 @@ async fn run(cluster: &mut Cluster, count: usize, apart: bool) -> Result<(Seen, 
 }
 
 /// What the members are started with: short ticks, and as many connections as we like.
-fn flags() -> Vec<String> {
+pub(in crate::rounds) fn flags() -> Vec<String> {
     let flags = Protocol::Zookeeper.shared_flags().iter();
     flags.map(|flag| (*flag).to_owned()).collect()
 }
 
 /// Where the members' clients connect.
-fn addresses(cluster: &Cluster) -> Vec<SocketAddr> {
+pub(in crate::rounds) fn addresses(cluster: &Cluster) -> Vec<SocketAddr> {
     let members = cluster.members.iter();
     members.map(Member::zookeeper_address).collect()
 }

@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::session::{Request, Resumed, Session};
+use super::session::{Resumed, Session};
+use super::wire::Request;
 use super::work::{names_below, read};
 use super::{SERVE_DEADLINE, addresses, flags};
 use crate::oracle::{Cluster, Kind};

@@ -9,14 +9,14 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail, ensure};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use anyhow::{Result, bail, ensure};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
-use crate::script::zookeeper::jute::{Fields, Record};
+use super::wire::{self, Frame, Key, Reply, Request, SET_WATCHES_XID};
 
 /// What a session asks for. Servers may round it to their ticks.
-const TIMEOUT_MS: i32 = 8_000;
+const TIMEOUT_MS: u32 = 8_000;
 /// How much earlier than its client believes a session may end: a member that died may not have told
 /// the others of its latest requests.
 pub const TELLING: Duration = Duration::from_millis(1_500);
@@ -26,146 +26,6 @@ const REPLY_DEADLINE: Duration = Duration::from_secs(3);
 const CONNECT_DEADLINE: Duration = Duration::from_secs(1);
 /// How long a client waits when no member took it.
 const BACKOFF: Duration = Duration::from_millis(20);
-/// The longest frame that is read.
-const FRAME_BYTES_MAX: usize = 1 << 24;
-
-const EVENT_XID: i32 = -1;
-const SET_WATCHES_XID: i32 = -8;
-/// The length of a Stat, which ends a reply that has one.
-const STAT_BYTES: usize = 68;
-
-/// A request.
-#[derive(Clone, Debug)]
-pub struct Request {
-    opcode: i32,
-    body: Record,
-    /// The node whose Stat the reply ends with.
-    node: Option<String>,
-    /// Whether the reply sets a watch on it.
-    watches: bool,
-}
-
-impl Request {
-    fn new(opcode: i32, body: Record) -> Self {
-        Self {
-            opcode,
-            body,
-            node: None,
-            watches: false,
-        }
-    }
-
-    fn of(self, node: &str) -> Self {
-        Self {
-            node: Some(node.to_owned()),
-            ..self
-        }
-    }
-
-    /// create2, of a node with open access; `flags` 1 is ephemeral, 2 sequential.
-    pub fn create(path: &str, data: &str, flags: i32) -> Self {
-        let body = Record::default().string(path).string(data).length(1);
-        let body = body.int(31).string("world").string("anyone").int(flags);
-        Self::new(15, body)
-    }
-
-    /// delete, whatever the version.
-    pub fn delete(path: &str) -> Self {
-        Self::new(2, Record::default().string(path).int(-1))
-    }
-
-    /// setData; version -1 is any.
-    pub fn set(path: &str, data: &str, version: i32) -> Self {
-        let body = Record::default().string(path).string(data).int(version);
-        Self::new(5, body).of(path)
-    }
-
-    /// getData.
-    pub fn get(path: &str, watches: bool) -> Self {
-        let body = Record::default().string(path).flag(watches);
-        Self {
-            watches,
-            ..Self::new(4, body).of(path)
-        }
-    }
-
-    /// getChildren.
-    pub fn children(path: &str) -> Self {
-        Self::new(8, Record::default().string(path).flag(false))
-    }
-
-    /// sync.
-    pub fn sync(path: &str) -> Self {
-        Self::new(9, Record::default().string(path))
-    }
-
-    /// closeSession.
-    pub fn close() -> Self {
-        Self::new(-11, Record::default())
-    }
-}
-
-/// What of a Stat is looked at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stat {
-    /// The zxid that created the node.
-    pub czxid: i64,
-    /// How often it was set.
-    pub version: i32,
-}
-
-/// A reply.
-#[derive(Clone, Debug)]
-pub struct Reply {
-    /// 0, or what went wrong.
-    pub error: i32,
-    body: Vec<u8>,
-}
-
-impl Reply {
-    /// The Stat at the end of the body.
-    ///
-    /// # Errors
-    /// When there is none.
-    pub fn stat(&self) -> Result<Stat> {
-        let at = self.body.len().checked_sub(STAT_BYTES);
-        let mut fields = Fields(&self.body[at.context("no Stat")?..]);
-        let czxid = fields.long()?;
-        for _ in 0..3 {
-            fields.long()?;
-        }
-        Ok(Stat {
-            czxid,
-            version: fields.int()?,
-        })
-    }
-
-    /// The string at the start of the body: a path, or data that is text.
-    ///
-    /// # Errors
-    /// When there is none.
-    pub fn text(&self) -> Result<String> {
-        Fields(&self.body).string()
-    }
-
-    /// The names of children.
-    ///
-    /// # Errors
-    /// When the reply has none.
-    pub fn names(&self) -> Result<Vec<String>> {
-        Fields(&self.body).list(Fields::string)
-    }
-}
-
-/// The session's identity.
-#[derive(Clone, Debug)]
-pub struct Key {
-    /// Its number.
-    pub id: i64,
-    password: Vec<u8>,
-    /// How long it outlives silence.
-    pub timeout: Duration,
-}
 
 /// How a pipeline of requests went.
 #[derive(Debug)]
@@ -211,15 +71,10 @@ impl Session {
     /// # Errors
     /// When no member takes it in time.
     pub async fn open(members: &[SocketAddr], at: usize, deadline: Instant) -> Result<Self> {
-        let fresh = Key {
-            id: 0,
-            password: vec![0; 16],
-            timeout: Duration::from_millis(TIMEOUT_MS.unsigned_abs().into()),
-        };
         let mut session = Self {
             members: members.to_vec(),
             at,
-            key: fresh,
+            key: Key::fresh(TIMEOUT_MS),
             socket: None,
             xid: 0,
             zxid: 0,
@@ -256,9 +111,7 @@ impl Session {
         let mut bytes = Vec::new();
         for request in requests {
             self.xid += 1;
-            let record = Record::default().int(self.xid).int(request.opcode);
-            let record = record.raw(&request.body.clone().into_bytes()).into_bytes();
-            bytes.extend(Record::default().buffer(Some(&record)).into_bytes());
+            bytes.extend(request.frame(self.xid));
         }
         let mut broke = socket.write_all(&bytes).await.is_err();
         for (request, xid) in requests.iter().zip(first_xid..) {
@@ -280,33 +133,38 @@ impl Session {
     /// breaks.
     async fn reply(&mut self, socket: &mut TcpStream, xid: i32) -> Result<Option<Reply>> {
         loop {
-            let frame = tokio::time::timeout(REPLY_DEADLINE, read_frame(socket)).await;
+            let frame = tokio::time::timeout(REPLY_DEADLINE, wire::read(socket)).await;
             let Ok(Ok(frame)) = frame else {
                 return Ok(None);
             };
-            let mut fields = Fields(&frame);
-            let (got, zxid, error) = (fields.int()?, fields.long()?, fields.int()?);
-            if got == EVENT_XID {
-                let (_kind, _state) = (fields.int()?, fields.int()?);
-                let path = fields.string()?;
-                let armed = self.armed.remove(&path);
-                ensure!(armed.is_some(), "an event of {path} without a watch");
-                self.events += 1;
-                continue;
-            }
-            ensure!(got == xid, "the reply to {got} came in place of {xid}");
-            if error == 0 && xid > 0 {
+            let reply = match frame {
+                Frame::Event(event) => {
+                    let armed = self.armed.remove(&event.path);
+                    ensure!(
+                        armed.is_some(),
+                        "an event of {} without a watch",
+                        event.path
+                    );
+                    self.events += 1;
+                    continue;
+                }
+                Frame::Reply(reply) => reply,
+            };
+            ensure!(
+                reply.xid == xid,
+                "the reply to {} came in place of {xid}",
+                reply.xid
+            );
+            if reply.error == 0 && xid > 0 {
                 ensure!(
-                    zxid >= self.zxid,
-                    "the session saw zxid {:#x}, and then {zxid:#x}",
-                    self.zxid
+                    reply.zxid >= self.zxid,
+                    "the session saw zxid {:#x}, and then {:#x}",
+                    self.zxid,
+                    reply.zxid
                 );
-                self.zxid = zxid;
+                self.zxid = reply.zxid;
             }
-            return Ok(Some(Reply {
-                error,
-                body: fields.0.to_vec(),
-            }));
+            return Ok(Some(reply));
         }
     }
 
@@ -373,24 +231,10 @@ impl Session {
     async fn shake_hands(&mut self) -> Result<Resumed> {
         let member = self.members[self.at % self.members.len()];
         let sent_at = Instant::now();
-        let mut socket = TcpStream::connect(member).await?;
-        socket.set_nodelay(true)?;
-        let connect = Record::default().int(0).long(self.zxid).int(TIMEOUT_MS);
-        let connect = connect.long(self.key.id).buffer(Some(&self.key.password));
-        let connect = connect.flag(false).into_bytes();
-        let bytes = Record::default().buffer(Some(&connect)).into_bytes();
-        socket.write_all(&bytes).await?;
-        let frame = read_frame(&mut socket).await?;
-        let mut fields = Fields(&frame);
-        let (_version, timeout_ms, id) = (fields.int()?, fields.int()?, fields.long()?);
-        if id == 0 {
+        let Some((key, socket)) = wire::shake_hands(member, &self.key, self.zxid).await? else {
             return Ok(Resumed::Over);
-        }
-        self.key = Key {
-            id,
-            password: fields.buffer()?.context("no password")?.to_vec(),
-            timeout: Duration::from_millis(timeout_ms.unsigned_abs().into()),
         };
+        self.key = key;
         self.alive_at = sent_at;
         self.socket = Some(socket);
         Ok(Resumed::GoesOn)
@@ -416,10 +260,8 @@ impl Session {
         };
         if !self.armed.is_empty() {
             let nodes: Vec<_> = self.armed.keys().cloned().collect();
-            let record = Record::default().int(SET_WATCHES_XID).int(101);
-            let record = record.long(self.zxid).strings(&nodes);
-            let record = record.strings(&[]).strings(&[]).into_bytes();
-            let bytes = Record::default().buffer(Some(&record)).into_bytes();
+            let request = Request::set_watches(self.zxid, &nodes);
+            let bytes = request.frame(SET_WATCHES_XID);
             if socket.write_all(&bytes).await.is_err() {
                 return Ok(false);
             }
@@ -431,12 +273,4 @@ impl Session {
         self.socket = Some(socket);
         Ok(true)
     }
-}
-
-async fn read_frame(socket: &mut TcpStream) -> Result<Vec<u8>> {
-    let length = usize::try_from(socket.read_i32().await?)?;
-    ensure!(length <= FRAME_BYTES_MAX, "a frame of {length} bytes");
-    let mut frame = vec![0; length];
-    socket.read_exact(&mut frame).await?;
-    Ok(frame)
 }

@@ -12,7 +12,8 @@ use rand::Rng as _;
 use tokio::sync::watch;
 
 use super::judge::{Operation, Seen};
-use super::session::{Reply, Request, Resumed, Session};
+use super::session::{Resumed, Session};
+use super::wire::{Reply, Request, error};
 
 /// Nodes that all set.
 pub const REGISTERS: usize = 8;
@@ -26,14 +27,6 @@ const PIPELINED: i64 = 8;
 const STEPS_TO_END: u32 = 300;
 /// How long the cluster may take to serve a session.
 const SERVE_DEADLINE: Duration = Duration::from_secs(60);
-
-/// Errors of ZooKeeper's protocol.
-mod error {
-    pub const NO_NODE: i32 = -101;
-    pub const BAD_VERSION: i32 = -103;
-    pub const SESSION_EXPIRED: i32 = -112;
-    pub const SESSION_MOVED: i32 = -118;
-}
 
 /// Where a session stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
