@@ -57,6 +57,14 @@ fn peak_of<T>(work: impl FnOnce() -> T) -> (usize, T) {
     (MEMORY.peak_usage().saturating_sub(before), result)
 }
 
+/// The same of work that can be repeated: what the harness's own thread takes meanwhile, as it does
+/// to say that a test is slow, comes only once.
+fn repeated_peak_of<T>(work: impl Fn() -> T) -> usize {
+    let (first, _) = peak_of(&work);
+    let (second, _) = peak_of(&work);
+    first.min(second)
+}
+
 fn acl(out: &mut Vec<u8>, number: i32) {
     let who: &[_] = match number.rem_euclid(4) {
         0 => &[("auth", ""), ("auth", "1"), ("auth", "2"), ("ip", "::1")],
@@ -234,9 +242,9 @@ fn reading_takes_no_more_than_a_few_times_what_is_there() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     TestRunner::default()
         .run(&request(), |bytes| {
-            let (peak, _) = peak_of(|| record::parse(&bytes).is_ok());
+            let peak = repeated_peak_of(|| record::parse(&bytes).is_ok());
             prop_assert!(peak <= PER_BYTE * bytes.len() + BESIDES, "{peak} bytes");
-            let (peak, _) = peak_of(|| handshake::parse(&bytes).is_some());
+            let peak = repeated_peak_of(|| handshake::parse(&bytes).is_some());
             prop_assert!(peak <= BESIDES, "{peak} bytes");
             Ok(())
         })
@@ -277,7 +285,7 @@ fn what_is_made_of_requests_takes_no_more() {
                 ids: &ids,
                 options: &options,
             };
-            let (peak, ()) = peak_of(|| match &request {
+            let peak = repeated_peak_of(|| match &request {
                 Request::Write(write) => drop(Steps::of(slice::from_ref(write), &frame, caller)),
                 Request::Multi(writes) => drop(Steps::of(writes, &frame, caller)),
                 Request::Reconfig(asked) => {
@@ -327,7 +335,7 @@ fn the_longest_lists_take_no_more() {
         bytes.int(1);
         bytes.int(kind);
         bytes.extend(body);
-        let (peak, _) = peak_of(|| record::parse(&bytes).is_ok());
+        let peak = repeated_peak_of(|| record::parse(&bytes).is_ok());
         assert!(peak <= PER_BYTE * bytes.len(), "kind {kind}: {peak} bytes");
         assert!(peak > bytes.len(), "kind {kind} is not what it is to be");
     }
