@@ -284,6 +284,7 @@ impl From<Unwaited> for Error {
                 cause: format!("the requested history has been cleared [{oldest}/{asked}]").into(),
                 index: newest,
             },
+            Unwaited::Denied => Error::unauthorized(),
             Unwaited::TooMany => Unavailable::TooMany.into(),
         }
     }

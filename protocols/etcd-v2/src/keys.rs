@@ -266,12 +266,13 @@ fn wait(
 ) -> Result<Response, Error> {
     shared.stats.waited();
     let interest = Interest {
+        by: visitor.who.clone(),
         path: shared.options.root.key(path),
         recursive: query.recursive,
         since: query.wait_index,
         once: !query.stream,
     };
-    let events = shared.gate.await_events(&interest)?;
+    let events = shared.gate.await_events(interest)?;
     let index = events.index();
     let content = watch::content(events, Arc::clone(shared), visitor);
     Ok(shared.answer(StatusCode::OK, index, content))

@@ -175,7 +175,7 @@ impl Runner for Story {
             }
             "events" => {
                 let (_, events) = self.keyspace.reader().events(first.parse()?);
-                let told = events.iter().filter(|it| !it.silent && !it.restricted);
+                let told = events.iter().filter(|it| !it.silent);
                 let events = told.map(|event| node::event(event, &self.root));
                 return Ok(String::from_utf8(events.collect::<Vec<_>>().concat())?);
             }

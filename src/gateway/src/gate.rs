@@ -230,7 +230,7 @@ impl Gate {
     }
 
     /// Waits for node events, from one of the past on or from now on.
-    pub fn await_events(&self, interest: &Interest) -> Result<EventStream, Unwaited> {
+    pub fn await_events(&self, interest: Interest) -> Result<EventStream, Unwaited> {
         let hub = self.shared.hub.events();
         hub.await_events(self.reader(), interest)
     }

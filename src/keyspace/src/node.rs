@@ -437,6 +437,13 @@ pub struct Event {
     pub restricted: bool,
 }
 
+impl Event {
+    /// Whether it tells of a file, be it what there is now or what there was.
+    pub(crate) fn is_of_file(&self) -> bool {
+        !self.node.directory || self.previous.as_ref().is_some_and(|node| !node.directory)
+    }
+}
+
 impl EventNode {
     /// What an event says of the node that looks so.
     pub(crate) fn of(node: &NodeView) -> EventNode {

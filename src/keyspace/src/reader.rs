@@ -321,13 +321,6 @@ impl Reader {
         tree.due(wall).next().is_some()
     }
 
-    /// Whether some of these keys are nodes with an access list. Asked after reading, it tells of all
-    /// that could be read. Costs nothing while no node has one.
-    pub fn is_restricted(&self, span: &Span) -> bool {
-        let shared = self.current.load();
-        shared.is_restricted() && shared.tree.read().restricts(span)
-    }
-
     /// Whether anyone may do everything: no node has an access list, and authentication is off. Costs
     /// nothing, and so do the questions below while it is so.
     pub fn is_open(&self) -> bool {
@@ -348,6 +341,47 @@ impl Reader {
         entries: impl IntoIterator<Item = &'e Entry>,
     ) -> Result<(), Refusal> {
         self.current.load().check_past(who, entries)
+    }
+
+    /// Refuses those whom access lists bind if one of these keys is a node with one, and meant.
+    pub fn check_lists(
+        &self,
+        who: &Principal,
+        span: &Span,
+        meant: impl Fn(&[u8]) -> bool,
+    ) -> Result<(), Refusal> {
+        let shared = self.current.load();
+        match shared.is_restricted() && tree_of(&shared).0.restricts_some(span, meant) {
+            true => shared.refuse_bound(who),
+            false => Ok(()),
+        }
+    }
+
+    /// Refuses to tell of an event: of one at a file that someone's roles do not let them read, and of
+    /// one at a node that an access list protects, or protected then, unless it shows what the node
+    /// still is: then who protects it now is asked for. Which directories there are is told to whoever
+    /// may know one below.
+    pub fn check_event(&self, who: &Principal, event: &Event) -> Result<(), Refusal> {
+        let shared = self.current.load();
+        if shared.is_open() && !event.restricted {
+            return Ok(());
+        }
+        let path = event.name.as_bytes();
+        if event.is_of_file() {
+            shared
+                .auth()
+                .rights(who)?
+                .check_key(path, Permissions::READ)?;
+        }
+        let is_held = || {
+            let (_, node) = self.node(path);
+            node.is_some_and(|node| node.modified_event == event.index)
+        };
+        let is_restricted = || shared.tree.read().restricted.contains(path);
+        match (event.restricted && !is_held()) || is_restricted() {
+            true => shared.refuse_bound(who),
+            false => Ok(()),
+        }
     }
 
     /// Refuses what someone's roles do not permit with one key; of access lists, nothing is asked.

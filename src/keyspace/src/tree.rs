@@ -253,15 +253,21 @@ impl Tree {
 
     /// Whether one of these keys is a node with an access list.
     pub fn restricts(&self, span: &Span) -> bool {
+        self.restricts_some(span, |_| true)
+    }
+
+    /// Whether one of these keys is a node with an access list, and meant.
+    pub fn restricts_some(&self, span: &Span, meant: impl Fn(&[u8]) -> bool) -> bool {
         let start = &span.start[..];
         let end = match &span.end {
-            End::Single => return self.restricted.contains(start),
+            End::Single => return self.restricted.contains(start) && meant(start),
             End::Before(end) if **end <= *start => return false,
             End::Before(end) => Bound::Excluded(&end[..]),
             End::Unbounded => Bound::Unbounded,
         };
         let bounds = (Bound::Included(start), end);
-        self.restricted.range::<_, [u8]>(bounds).next().is_some()
+        let mut among = self.restricted.range::<_, [u8]>(bounds);
+        among.any(|path| meant(path))
     }
 
     /// Whether one of these keys could be right beneath a node with an access list that is not among

@@ -7,7 +7,8 @@
 //!
 //! Who waits at a node hears of it, or of all beneath it as well. What lies beneath under a name that
 //! begins with an underscore is passed over, unless one waits there or deeper. Who waits at a node
-//! that ends together with a directory above it hears of that directory's end.
+//! that ends together with a directory above it hears of that directory's end. Who may not be told of
+//! an event that they wait for is told of nothing more.
 //!
 //! Start with [`EventHub`]'s `publish` (the writing side), then [`EventStream::poll_next`] (the
 //! reading side).
@@ -21,12 +22,12 @@ pub use stream::{EventStream, News};
 
 use bytes::Bytes;
 use keyspace::node::{Event, Step};
-use keyspace::{Applied, Cause, Command, Reader};
+use keyspace::{Applied, Cause, Command, End, Principal, Reader, Refusal, Span};
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 use std::sync::{Arc, OnceLock};
 use std::task::Waker;
-use stream::Inbox;
+use stream::{Inbox, Live};
 use table::{Table, Waiter};
 use thiserror::Error;
 
@@ -54,6 +55,8 @@ struct Shared {
 /// What one waits for.
 #[derive(Clone, Debug)]
 pub struct Interest {
+    /// On whose behalf: what they may not read they are not told.
+    pub by: Principal,
     /// At which node, be it there or not.
     pub path: Bytes,
     /// At all nodes beneath it, too.
@@ -67,6 +70,9 @@ pub struct Interest {
 /// Why one cannot wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum Unwaited {
+    /// Something of what is asked for may not be told.
+    #[error("not all events that are asked for may be told")]
+    Denied,
     /// The events that are asked for are not kept any more.
     #[error("event {asked} is gone; the oldest that is kept is {oldest}")]
     Cleared {
@@ -87,11 +93,26 @@ impl Interest {
     /// ended is forgotten then, so that one hears of it in any case.
     fn covers(&self, event: &Event) -> bool {
         let path = event.name.as_bytes();
+        !event.silent
+            && (self.is_in(path) || (ends_directory(event) && is_beneath(path, &self.path)))
+    }
+
+    /// Whether it is in what happens at a node.
+    fn is_in(&self, path: &[u8]) -> bool {
         let beneath = || self.recursive && is_beneath(&self.path, path);
-        is_told(event)
-            && (*path == *self.path
-                || (beneath() && !passes_over(&self.path, path))
-                || (ends_directory(event) && is_beneath(path, &self.path)))
+        *path == *self.path || (beneath() && !passes_over(&self.path, path))
+    }
+
+    /// Refuses those whom access lists bind to wait where there is one.
+    fn check(&self, reader: &Reader) -> Result<(), Refusal> {
+        let span = match self.recursive {
+            false => Span::single(self.path.clone()),
+            true => Span {
+                start: self.path.clone(),
+                end: End::Before(beyond(&self.path).into()),
+            },
+        };
+        reader.check_lists(&self.by, &span, |path| self.is_in(path))
     }
 }
 
@@ -111,44 +132,36 @@ impl EventHub {
     pub(crate) fn await_events(
         &self,
         reader: &Reader,
-        interest: &Interest,
+        interest: Interest,
     ) -> Result<EventStream, Unwaited> {
         let waiting = Waiting::begin(self)?;
-        let events_max = if interest.once { 1 } else { usize::MAX };
-        let find = |since: Option<u64>| {
-            // Of the past nothing, unless it is asked for.
-            let since = since.unwrap_or(u64::MAX);
-            let found = reader.find_events(since, events_max, |event| interest.covers(event));
-            let (oldest, newest) = (found.oldest, found.newest);
-            let kept = since >= oldest;
-            let cleared = Unwaited::Cleared {
-                asked: since,
-                oldest,
-                newest,
-            };
-            kept.then_some(found).ok_or(cleared)
-        };
-        let first = find(interest.since)?;
-        let mut past = first.events;
-        if interest.once && !past.is_empty() {
-            return Ok(EventStream::of_past(first.newest, past));
+        interest.check(reader).map_err(|_| Unwaited::Denied)?;
+        let first = find_first(reader, &interest, interest.since)?;
+        if interest.once && first.event.is_some() {
+            return EventStream::begin(reader, interest, first, None);
         }
         // Most of the past was looked at without the lock; what came meanwhile is little.
         let mut table = self.shared.table.lock();
-        let rest = find(interest.since.map(|since| since.max(first.newest + 1)))?;
-        past.extend(rest.events);
-        if interest.once && !past.is_empty() {
-            return Ok(EventStream::of_past(rest.newest, past));
+        let since = interest.since.map(|since| since.max(first.newest + 1));
+        let rest = find_first(reader, &interest, since)?;
+        let first = First {
+            event: first.event.or(rest.event),
+            newest: rest.newest,
+        };
+        if interest.once && first.event.is_some() {
+            return EventStream::begin(reader, interest, first, None);
         }
         let inbox = Arc::<Inbox>::default();
         let waiter = Waiter {
-            since: interest.since.unwrap_or(0).max(rest.newest + 1),
+            since: interest.since.unwrap_or(0).max(first.newest + 1),
             recursive: interest.recursive,
             once: interest.once,
             inbox: Arc::clone(&inbox),
         };
         let place = table.add(&interest.path, waiter);
-        Ok(EventStream::live(rest.newest, past, inbox, place, waiting))
+        drop(table);
+        let live = Live::new(inbox, place, waiting);
+        EventStream::begin(reader, interest, first, Some(live))
     }
 
     /// How many events there were, since the start, of nodes whose time was over.
@@ -193,10 +206,33 @@ impl EventHub {
             // More at once than are kept. Those who come back will hear that they missed some.
             table.dismiss_all(wakers);
         }
-        for event in events.iter().filter(|event| is_told(event)) {
+        for event in events.iter().filter(|event| !event.silent) {
             table.tell(event, steps, wakers);
         }
     }
+}
+
+/// The first event of the past that somebody waits for, if there is one.
+struct First {
+    event: Option<Event>,
+    /// The newest that has happened.
+    newest: u64,
+}
+
+/// Looks for it among those from one on. Of the past nothing is wanted unless it is asked for.
+fn find_first(reader: &Reader, interest: &Interest, since: Option<u64>) -> Result<First, Unwaited> {
+    let since = since.unwrap_or(u64::MAX);
+    let mut found = reader.find_events(since, 1, |event| interest.covers(event));
+    let (oldest, newest) = (found.oldest, found.newest);
+    if since < oldest {
+        return Err(Unwaited::Cleared {
+            asked: since,
+            oldest,
+            newest,
+        });
+    }
+    let event = found.events.pop();
+    Ok(First { event, newest })
 }
 
 /// Counts itself while it lives.
@@ -222,11 +258,6 @@ impl Drop for Waiting {
     }
 }
 
-/// Whether anybody is told of an event. Those who wait cannot say who they are.
-fn is_told(event: &Event) -> bool {
-    !event.silent && !event.restricted
-}
-
 /// Whether a node ended that may have had others beneath it.
 fn ends_directory(event: &Event) -> bool {
     let ended = match event.cause {
@@ -243,6 +274,12 @@ fn is_beneath(above: &[u8], path: &[u8]) -> bool {
             || path
                 .strip_prefix(above)
                 .is_some_and(|it| it.starts_with(b"/")))
+}
+
+/// The first path beyond all that lie beneath `above`: the byte after a slash follows it.
+fn beyond(above: &[u8]) -> Vec<u8> {
+    let names = above.strip_suffix(b"/").unwrap_or(above);
+    [names, b"0"].concat()
 }
 
 /// Whether one that waits at `above` does not hear of `path` beneath it: some name on the way begins

@@ -1,14 +1,16 @@
 //! What one who waits is told, read in one place.
 
-use super::Waiting;
 use super::table::Place;
+use super::{First, Interest, Unwaited, Waiting};
 use bytes::Bytes;
+use keyspace::Reader;
 use keyspace::node::Event;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::future::poll_fn;
+use std::ops::Range;
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
 /// Events that wait for one stream (etcd's figure). One that does not take them ends.
 pub const EVENTS_MAX: usize = 100;
@@ -83,46 +85,69 @@ impl Inbox {
 }
 
 /// Events, from the past first and then as they come. Dropping it ends the waiting.
+///
+/// What lies in the past is looked up as it is taken: a stream holds no more of it than the first.
 pub struct EventStream {
+    reader: Reader,
+    interest: Interest,
+    /// The newest event when the waiting began.
     index: u64,
-    past: VecDeque<Event>,
+    first: Option<Event>,
+    /// What more of the past there may be something in.
+    past: Range<u64>,
     live: Option<Live>,
 }
 
+/// What was to be told next is not kept any more.
+struct Gone;
+
 /// A place among those who wait.
-struct Live {
+pub struct Live {
     inbox: Arc<Inbox>,
     place: Place,
     waiting: Waiting,
 }
 
+impl Live {
+    /// The place whose events come into the inbox.
+    pub(super) fn new(inbox: Arc<Inbox>, place: Place, waiting: Waiting) -> Live {
+        Live {
+            inbox,
+            place,
+            waiting,
+        }
+    }
+}
+
 impl EventStream {
-    /// Nothing but what has happened.
-    pub(super) fn of_past(index: u64, past: Vec<Event>) -> EventStream {
-        EventStream {
-            index,
-            past: past.into(),
-            live: None,
+    /// The first of the past, if it is asked for and there is one; then what more there is of it and
+    /// what comes, if anything is to come.
+    pub(super) fn begin(
+        reader: &Reader,
+        interest: Interest,
+        first: First,
+        live: Option<Live>,
+    ) -> Result<EventStream, Unwaited> {
+        let past = match (&first.event, &live) {
+            (Some(event), Some(_)) => event.index + 1..first.newest + 1,
+            (None, _) | (_, None) => 0..0,
+        };
+        let stream = EventStream {
+            reader: reader.clone(),
+            interest,
+            index: first.newest,
+            first: first.event,
+            past,
+            live,
+        };
+        match &stream.first {
+            Some(first) if !stream.may_tell(first) => Err(Unwaited::Denied),
+            Some(_) | None => Ok(stream),
         }
     }
 
-    /// What has happened, then what comes into the inbox.
-    pub(super) fn live(
-        index: u64,
-        past: Vec<Event>,
-        inbox: Arc<Inbox>,
-        place: Place,
-        waiting: Waiting,
-    ) -> EventStream {
-        EventStream {
-            index,
-            past: past.into(),
-            live: Some(Live {
-                inbox,
-                place,
-                waiting,
-            }),
-        }
+    fn may_tell(&self, event: &Event) -> bool {
+        self.reader.check_event(&self.interest.by, event).is_ok()
     }
 
     /// The newest event when the waiting began.
@@ -130,16 +155,38 @@ impl EventStream {
         self.index
     }
 
-    /// The next event; none at the end. A stream ends after its one event, or when its events were
-    /// not taken or cannot be told any more.
+    /// The next event; none at the end. A stream ends after its one event, and when the next was not
+    /// taken in time, is not kept any more, or may not be told.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Arc<News>>> {
-        if let Some(event) = self.past.pop_front() {
-            return Poll::Ready(Some(Arc::new(News::of(event))));
+        let news = match (self.next_of_past(), &self.live) {
+            (Ok(Some(event)), _) => Some(Arc::new(News::of(event))),
+            (Ok(None), Some(live)) => ready!(live.inbox.poll_next(cx)),
+            (Ok(None), None) | (Err(Gone), _) => None,
+        };
+        let news = news.filter(|news| self.may_tell(&news.event));
+        if news.is_none() {
+            self.past = 0..0;
+            self.live = None;
         }
-        match &self.live {
-            Some(live) => live.inbox.poll_next(cx),
-            None => Poll::Ready(None),
+        Poll::Ready(news)
+    }
+
+    fn next_of_past(&mut self) -> Result<Option<Event>, Gone> {
+        if let Some(first) = self.first.take() {
+            return Ok(Some(first));
         }
+        if self.past.is_empty() {
+            return Ok(None);
+        }
+        let wanted = |event: &Event| event.index < self.past.end && self.interest.covers(event);
+        let mut found = self.reader.find_events(self.past.start, 1, wanted);
+        if found.oldest > self.past.start {
+            return Err(Gone);
+        }
+        let event = found.events.pop();
+        let next = event.as_ref().map(|event| event.index + 1);
+        self.past.start = next.unwrap_or(self.past.end);
+        Ok(event)
     }
 
     /// The same, awaited.

@@ -3,16 +3,19 @@
 use super::stream::EVENTS_MAX;
 use super::{EventStream, Interest, Unwaited, is_beneath, passes_over};
 use crate::testing::{World, put, txn};
+use keyspace::auth::{AuthChange, AuthChanges, Permission};
 use keyspace::command::{Delete, Nodes, Op};
 use keyspace::node::{Action, Deadline, NodeWrite};
-use keyspace::{AccessEntry, Cause, Command, End, Identity, NodeOp, Permissions, Span};
+use keyspace::{
+    AccessEntry, AccessList, Cause, Command, End, Identity, NodeOp, Permissions, Principal, Span,
+};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 impl World {
     fn await_events(&self, interest: &Interest) -> Result<EventStream, Unwaited> {
         let reader = self.keyspace.reader();
-        self.hub.events().await_events(&reader, interest)
+        self.hub.events().await_events(&reader, interest.clone())
     }
 
     fn stream(&self, path: &str) -> EventStream {
@@ -32,6 +35,58 @@ impl World {
             ..Nodes::default()
         };
         self.run(&Command::Nodes(nodes));
+    }
+
+    /// Lets only one read a node whom nobody is, or everybody again.
+    fn restrict(&mut self, path: &str, restricted: bool) {
+        let list: AccessList = [AccessEntry {
+            permissions: Permissions::READ,
+            who: Identity::new("digest", "bob"),
+        }]
+        .into();
+        self.step(path, Action::SetAcl(restricted.then_some(list)));
+    }
+
+    fn change(&mut self, changes: Vec<AuthChange>) {
+        let command = Command::Auth(AuthChanges {
+            changes,
+            ..AuthChanges::default()
+        });
+        let applied = self.apply(&command);
+        applied.outcome.as_ref().expect("it is possible");
+        self.sink.publish(&command, &applied);
+    }
+
+    /// From here on users are judged: root, and alice, who may read what begins with `/a/`.
+    fn guard(&mut self) {
+        let user = |user: &str| AuthChange::AddUser {
+            user: user.into(),
+            password: None,
+        };
+        let grant = |user: &str, role: &str| AuthChange::Grant {
+            user: user.into(),
+            role: role.into(),
+            ahead: false,
+        };
+        let permission = Permission {
+            span: Span {
+                start: "/a/".into(),
+                end: End::Before("/a0".into()),
+            },
+            may: Permissions::READ,
+        };
+        self.change(vec![
+            user("root"),
+            grant("root", "root"),
+            user("alice"),
+            AuthChange::AddRole("ra".into()),
+            AuthChange::Permit {
+                role: "ra".into(),
+                permission,
+            },
+            grant("alice", "ra"),
+            AuthChange::Enable,
+        ]);
     }
 
     fn make_directory(&mut self, path: &str) {
@@ -60,6 +115,7 @@ impl World {
 /// All events at a node, as they come.
 fn at(path: &str) -> Interest {
     Interest {
+        by: Principal::Anonymous,
         path: path.to_owned().into(),
         recursive: false,
         since: None,
@@ -262,23 +318,14 @@ fn who_missed_events_is_dismissed() {
 }
 
 #[test]
-fn silent_and_restricted_events_are_told_to_nobody() {
+fn silent_events_are_told_to_nobody() {
     let mut world = World::new();
     let mut stream = world.await_events(&beneath("/")).expect("it may wait");
-    world.step(
-        "/a",
-        Action::Write(NodeWrite {
-            silent: true,
-            ..NodeWrite::new("v")
-        }),
-    );
-    let list = [AccessEntry {
-        permissions: Permissions::READ,
-        who: Identity::new("digest", "bob"),
-    }];
-    world.step("/a", Action::SetAcl(Some(list.into())));
-    world.put("/a");
-    world.remove("/a");
+    let silent = NodeWrite {
+        silent: true,
+        ..NodeWrite::new("v")
+    };
+    world.step("/a", Action::Write(silent));
     assert_eq!(drain(&mut stream), [""; 0]);
     let past = Interest {
         since: Some(1),
@@ -286,8 +333,115 @@ fn silent_and_restricted_events_are_told_to_nobody() {
     };
     let mut past = world.await_events(&past).expect("all is kept");
     assert_eq!(drain(&mut past), [""; 0]);
+}
+
+#[test]
+fn who_waits_where_an_access_list_is_is_told_nothing() {
+    let mut world = World::new();
+    world.put("/d/a");
+    let mut streams = [at("/d/a"), beneath("/d"), beneath("/")]
+        .map(|interest| world.await_events(&interest).expect("it may wait"));
+    let mut elsewhere = world.stream("/d");
+    world.put("/d/a");
+    world.restrict("/d/a", true);
+    world.put("/d/a");
+    // What came while it was open is not told any more, now that it is not.
+    for stream in &mut streams {
+        assert_eq!(drain(stream), ["end"]);
+    }
+    assert_eq!(drain(&mut elsewhere), [""; 0]);
+    let denied = |interest| world.await_events(&interest).err() == Some(Unwaited::Denied);
+    assert!(denied(at("/d/a")) && denied(beneath("/d")) && denied(beneath("/")));
+    assert!(!denied(at("/d")) && !denied(beneath("/d/a/b")) && !denied(at("/d/ab")));
+    assert_eq!(world.hub.events().waiting(), 1, "the one elsewhere");
+}
+
+#[test]
+fn access_lists_that_are_not_waited_for_deny_nothing() {
+    let mut world = World::new();
+    for key in ["/d/_h/k", "/d!", "/e"] {
+        world.put(key);
+        world.restrict(key, true);
+    }
+    let mut stream = world.await_events(&beneath("/d")).expect("it may wait");
+    world.put("/d/_h/k");
+    world.put("/d/a");
+    assert_eq!(drain(&mut stream), ["5 /d/a"]);
+}
+
+#[test]
+fn the_past_stays_closed_but_for_what_still_is() {
+    let mut world = World::new();
     world.put("/a");
-    assert_eq!(drain(&mut stream).len(), 1);
+    world.restrict("/a", true);
+    world.put("/a");
+    let since = |since| Interest {
+        since: Some(since),
+        ..at("/a")
+    };
+    let outcome = |world: &World, interest| match world.await_events(&interest) {
+        Ok(mut stream) => drain(&mut stream),
+        Err(unwaited) => vec![unwaited.to_string()],
+    };
+    let denied = [Unwaited::Denied.to_string()];
+    assert_eq!(outcome(&world, since(1)), denied);
+    world.restrict("/a", false);
+    assert_eq!(outcome(&world, since(2)), ["2 /a"]);
+    world.put("/a");
+    assert_eq!(outcome(&world, since(2)), denied);
+    assert_eq!(outcome(&world, since(1)), ["1 /a", "end"]);
+    assert_eq!(outcome(&world, since(3)), ["3 /a"]);
+}
+
+#[test]
+fn who_may_everything_is_told_of_what_is_protected() {
+    let mut world = World::new();
+    world.guard();
+    world.put("/a");
+    world.restrict("/a", true);
+    let roots = |interest| Interest {
+        by: Principal::user("root"),
+        ..interest
+    };
+    let past = Interest {
+        since: Some(1),
+        ..roots(at("/a"))
+    };
+    let waits = |interest| world.await_events(&interest).expect("it may wait");
+    let (mut live, mut past) = (waits(roots(beneath("/"))), waits(past));
+    world.put("/a");
+    assert_eq!(drain(&mut live), ["2 /a"]);
+    assert_eq!(drain(&mut past), ["1 /a", "2 /a"]);
+}
+
+/// Alice may read beneath `/a/`, and what that takes is judged as each event is told.
+#[test]
+fn roles_are_judged_as_events_are_told() {
+    let mut world = World::new();
+    world.guard();
+    let alices = |interest| Interest {
+        by: Principal::user("alice"),
+        ..interest
+    };
+    let waits = |world: &World, interest| world.await_events(&interest).expect("it may wait");
+    let mut inside = waits(&world, alices(beneath("/a")));
+    world.put("/a/k");
+    assert_eq!(drain(&mut inside), ["1 /a/k"]);
+    let mut key = waits(&world, alices(at("/a/k")));
+    // That a directory ended, by itself, may be known.
+    world.remove("/a");
+    assert_eq!(drain(&mut inside), ["2 /a"]);
+    assert_eq!(drain(&mut key), ["2 /a"]);
+    // A file of that name may not.
+    world.put("/a");
+    assert_eq!(drain(&mut inside), ["end"]);
+    let mut revoked = waits(&world, alices(at("/a/k")));
+    world.put("/a/k");
+    world.change(vec![AuthChange::Revoke {
+        user: "alice".into(),
+        role: "ra".into(),
+    }]);
+    assert_eq!(drain(&mut revoked), ["end"]);
 }
 
 #[test]
