@@ -152,6 +152,11 @@ impl Error {
         Error::of_request(Code::Unauthorized, "Insufficient credentials")
     }
 
+    /// One of a name that is no path. etcd takes any.
+    pub fn invalid_key() -> Error {
+        Error::of_request(Code::InvalidField, "invalid key")
+    }
+
     /// Its content.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = b"{\"errorCode\":".to_vec();
@@ -221,8 +226,7 @@ impl Asked<'_> {
                 &self.differences(value.as_deref(), event),
             ),
             NodeRefusal::Denied => Error::unauthorized(),
-            // etcd takes any name.
-            NodeRefusal::BadPath => Error::of_request(Code::InvalidField, "invalid key"),
+            NodeRefusal::BadPath => Error::invalid_key(),
             NodeRefusal::NoParent
             | NodeRefusal::ParentBound
             | NodeRefusal::OtherVersion

@@ -16,7 +16,7 @@ use axum::response::Response;
 use gateway::Interest;
 use gateway::keyspace::change::Cause;
 use gateway::keyspace::command::Nodes;
-use gateway::keyspace::node::{NodeAnswer, NodeOp};
+use gateway::keyspace::node::{NodeAnswer, NodeOp, is_path};
 use gateway::keyspace::{Command, Outcome, Permissions};
 use http_body_util::BodyExt;
 use percent_encoding::percent_decode_str;
@@ -264,10 +264,14 @@ fn wait(
     query: &Query,
     visitor: Visitor,
 ) -> Result<Response, Error> {
+    let path = shared.options.root.key(path);
+    if !is_path(&path) {
+        return Err(Error::invalid_key());
+    }
     shared.stats.waited();
     let interest = Interest {
         by: visitor.who.clone(),
-        path: shared.options.root.key(path),
+        path,
         recursive: query.recursive,
         since: query.wait_index,
         once: !query.stream,
