@@ -1,6 +1,6 @@
 //! Who waits for node events.
 //!
-//! Events are numbered, and the newest thousand are kept in the state. So whoever waits may say from
+//! Events are numbered, and the newest thousand at most are kept in the state. So whoever waits may say from
 //! which number on; what has happened since is found there, and what comes is told by the applying
 //! thread. It publishes under one lock, under which those who wait look at the past for the last time
 //! and register: nothing is lost between the two, and nothing told twice.
