@@ -211,7 +211,13 @@ impl Reading<'_> {
         let mut out = begin("get");
         field(&mut out, "node");
         match self.find(key) {
-            Ok(view) => self.encode(&mut out, key, &view, true)?,
+            Ok(view) => {
+                // By a slash at its end a file is no other than without.
+                if !view.directory {
+                    self.check(key)?;
+                }
+                self.encode(&mut out, key, &view, true)?;
+            }
             // A root that nobody has written beneath yet.
             Err(Unseen::Missing(_)) if self.root.path(key) == b"/" => {
                 out.extend_from_slice(b"{\"dir\":true}");
@@ -219,6 +225,12 @@ impl Reading<'_> {
             Err(unseen) => return Err(unseen),
         }
         Ok(end(out))
+    }
+
+    /// Refuses to show a node that the client's roles keep from it.
+    fn check(&self, key: &[u8]) -> Result<(), Unseen> {
+        let checked = self.rights.check_key(key, Permissions::READ);
+        checked.map_err(|_| Unseen::Restricted)
     }
 
     /// A key that is no path may be one of etcd v3, but is no node.
@@ -281,8 +293,7 @@ impl Reading<'_> {
             let Some(view) = self.moment.node(&child) else {
                 continue;
             };
-            let readable = self.rights.check_key(&child, Permissions::READ);
-            readable.map_err(|_| Unseen::Restricted)?;
+            self.check(&child)?;
             if any {
                 out.push(b',');
             } else {
