@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
 
 use super::super::args::Args;
 use super::super::http::Answer;
@@ -17,16 +18,23 @@ const QUIET: Duration = Duration::from_millis(300);
 /// Lines under way between a script and its server.
 const LINES_MAX: usize = 4096;
 
-/// An answer that is read by a task of its own.
+/// An answer that is read by a task of its own. Its connection is closed with it.
 pub struct Wait {
     lines: mpsc::Receiver<String>,
     is_stream: bool,
+    reading: AbortHandle,
+}
+
+impl Drop for Wait {
+    fn drop(&mut self) {
+        self.reading.abort();
+    }
 }
 
 impl Wait {
     fn new(mut answer: Answer, is_stream: bool) -> Self {
         let (forward, lines) = mpsc::channel(LINES_MAX);
-        tokio::spawn(async move {
+        let reading = tokio::spawn(async move {
             let mut read = Vec::new();
             while let Ok(Some(piece)) = answer.piece().await {
                 read.extend(piece);
@@ -39,7 +47,11 @@ impl Wait {
                 }
             }
         });
-        Self { lines, is_stream }
+        Self {
+            lines,
+            is_stream,
+            reading: reading.abort_handle(),
+        }
     }
 
     /// The next event, or what came instead.
