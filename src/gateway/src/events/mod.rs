@@ -21,14 +21,14 @@ mod tests;
 pub use stream::{EventStream, News};
 
 use bytes::Bytes;
-use keyspace::node::{Event, Step};
+use keyspace::node::Event;
 use keyspace::{Applied, Cause, Command, End, Principal, Reader, Refusal, Span};
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 use stream::{Inbox, Live};
-use table::{Table, Waiter};
+use table::{Ended, Table, Waiter};
 use thiserror::Error;
 
 /// How many may wait at a time, on all connections together.
@@ -176,17 +176,17 @@ impl EventHub {
             let expired = applied.event.saturating_sub(before);
             self.shared.expired.fetch_add(expired, Ordering::Relaxed);
         }
-        self.publish_through(applied.event, Some(&applied.steps), wakers);
+        self.publish_through(applied.event, &Ended::with(&applied.steps), wakers);
     }
 
     /// A snapshot took the state's place, in which the newest events are kept.
     pub(crate) fn restored(&self, wakers: &mut Vec<Waker>) {
         if let Some(reader) = self.shared.reader.get() {
-            self.publish_through(reader.event(), None, wakers);
+            self.publish_through(reader.event(), &Ended::Unknown, wakers);
         }
     }
 
-    fn publish_through(&self, event: u64, steps: Option<&[Step]>, wakers: &mut Vec<Waker>) {
+    fn publish_through(&self, event: u64, ended: &Ended, wakers: &mut Vec<Waker>) {
         let shared = &*self.shared;
         let before = shared.published.fetch_max(event, Ordering::AcqRel);
         if event <= before {
@@ -207,7 +207,7 @@ impl EventHub {
             table.dismiss_all(wakers);
         }
         for event in events.iter().filter(|event| !event.silent) {
-            table.tell(event, steps, wakers);
+            table.tell(event, ended, wakers);
         }
     }
 }

@@ -3,6 +3,7 @@
 use super::stream::Inbox;
 use super::{News, ends_directory, passes_over};
 use keyspace::node::{Event, Happening, Step, parent};
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, HashSet};
 use std::ops::Bound;
 use std::sync::Arc;
@@ -35,6 +36,33 @@ pub struct Waiter {
 pub struct Place {
     path: Path,
     name: u64,
+}
+
+/// Which nodes ended with the events that are told together.
+pub enum Ended<'a> {
+    /// Those that these steps deleted, by name as soon as somebody asks.
+    With(&'a [Step], OnceCell<HashSet<&'a [u8]>>),
+    /// Any may have: how the state of a snapshot came to be is not known.
+    Unknown,
+}
+
+impl<'a> Ended<'a> {
+    /// Those that these steps deleted.
+    pub fn with(steps: &'a [Step]) -> Ended<'a> {
+        Ended::With(steps, OnceCell::new())
+    }
+
+    /// Whether the node of a path may be one of them.
+    fn may_be(&self, path: &[u8]) -> bool {
+        let Ended::With(steps, names) = self else {
+            return true;
+        };
+        let names = names.get_or_init(|| {
+            let deleted = steps.iter().filter(|step| step.what == Happening::Deleted);
+            deleted.map(|step| step.name.as_bytes()).collect()
+        });
+        names.contains(path)
+    }
 }
 
 /// An event, made into one that all share as soon as someone wants it.
@@ -76,9 +104,8 @@ impl Table {
         }
     }
 
-    /// Tells of an event. The steps that it came with say which nodes ended with it; without them,
-    /// any beneath may have.
-    pub fn tell(&mut self, event: &Event, steps: Option<&[Step]>, wakers: &mut Vec<Waker>) {
+    /// Tells of an event, and those whose nodes ended with it.
+    pub fn tell(&mut self, event: &Event, ended: &Ended, wakers: &mut Vec<Waker>) {
         let mut telling = Telling { event, news: None };
         let path = event.name.as_bytes();
         self.tell_at(path, |_| true, &mut telling, wakers);
@@ -88,25 +115,22 @@ impl Table {
             }
         }
         if ends_directory(event) {
-            for path in self.ended_beneath(path, steps) {
+            for path in self.ended_beneath(path, ended) {
                 self.tell_at(&path, |_| true, &mut telling, wakers);
             }
         }
     }
 
     /// The paths beneath `path` where somebody waits and a node ended.
-    fn ended_beneath(&self, path: &[u8], steps: Option<&[Step]>) -> Vec<Path> {
+    fn ended_beneath(&self, path: &[u8], ended: &Ended) -> Vec<Path> {
         // Beneath is all that comes after the slash and before what follows a slash.
         let (first, end) = ([path, b"/"].concat(), [path, b"0"].concat());
         let bounds = (Bound::Excluded(&first[..]), Bound::Excluded(&end[..]));
         let beneath = self.paths.range::<[u8], _>(bounds);
-        let mut paths: Vec<Path> = beneath.map(|(path, _)| Arc::clone(path)).collect();
-        if let Some(steps) = steps.filter(|_| !paths.is_empty()) {
-            let ended = steps.iter().filter(|step| step.what == Happening::Deleted);
-            let ended: HashSet<&[u8]> = ended.map(|step| step.name.as_bytes()).collect();
-            paths.retain(|path| ended.contains(&path[..]));
-        }
-        paths
+        beneath
+            .filter(|(path, _)| ended.may_be(path))
+            .map(|(path, _)| Arc::clone(path))
+            .collect()
     }
 
     /// Tells those who wait at `path`, if they are meant.
