@@ -168,7 +168,20 @@ impl EventStream {
             self.past = 0..0;
             self.live = None;
         }
-        Poll::Ready(news)
+        Poll::Ready(news.map(|news| self.without_closed(news)))
+    }
+
+    /// What is open is told without what an access list protected before it.
+    fn without_closed(&self, news: Arc<News>) -> Arc<News> {
+        let previous = news.event.previous.as_ref();
+        let previous = previous.and_then(|node| node.entry.as_ref());
+        match self.reader.check_past(&self.interest.by, previous) {
+            Ok(()) => news,
+            Err(_) => Arc::new(News::of(Event {
+                previous: None,
+                ..news.event.clone()
+            })),
+        }
     }
 
     fn next_of_past(&mut self) -> Result<Option<Event>, Gone> {

@@ -394,6 +394,25 @@ fn the_past_stays_closed_but_for_what_still_is() {
 }
 
 #[test]
+fn what_is_open_is_told_without_what_was_protected_before() {
+    let mut world = World::new();
+    world.put("/a");
+    world.restrict("/a", true);
+    world.put("/a");
+    world.restrict("/a", false);
+    let mut stream = world.stream("/a");
+    let shows_previous = [(), ()].map(|()| {
+        world.put("/a");
+        let mut cx = Context::from_waker(Waker::noop());
+        match stream.poll_next(&mut cx) {
+            Poll::Ready(Some(news)) => news.event.previous.is_some(),
+            Poll::Ready(None) | Poll::Pending => panic!("there is an event"),
+        }
+    });
+    assert_eq!(shows_previous, [false, true]);
+}
+
+#[test]
 fn who_may_everything_is_told_of_what_is_protected() {
     let mut world = World::new();
     world.guard();
