@@ -1,16 +1,19 @@
 //! The hub over a real keyspace, without replication.
 
 use super::stream::EVENTS_MAX;
-use super::{EventStream, Interest, Unwaited, is_beneath, passes_over};
+use super::{EventHub, EventStream, Interest, Unwaited, WAITING_MAX, is_beneath, passes_over};
 use crate::testing::{World, put, txn};
 use keyspace::auth::{AuthChange, AuthChanges, Permission};
 use keyspace::command::{Delete, Nodes, Op};
 use keyspace::node::{Action, Deadline, NodeWrite};
 use keyspace::{
-    AccessEntry, AccessList, Cause, Command, End, Identity, NodeOp, Permissions, Principal, Span,
+    AccessEntry, AccessList, Cause, Command, End, Identity, NodeOp, Permissions, Principal, Reader,
+    Span,
 };
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
+use std::thread;
 
 impl World {
     fn await_events(&self, interest: &Interest) -> Result<EventStream, Unwaited> {
@@ -478,4 +481,81 @@ fn an_event_is_encoded_once_for_all() {
     assert!(Arc::ptr_eq(&news[0], &news[1]));
     assert_eq!(news[0].encoded(|_| "once".into()), "once");
     assert_eq!(news[1].encoded(|_| "twice".into()), "once");
+}
+
+#[test]
+fn only_so_many_wait_at_a_time() {
+    let world = World::new();
+    let mut streams: Vec<_> = (0..WAITING_MAX).map(|_| world.stream("/a")).collect();
+    let refused = || world.await_events(&at("/a")).err() == Some(Unwaited::TooMany);
+    assert!(refused() && refused());
+    streams.pop();
+    streams.push(world.stream("/b"));
+    assert!(refused());
+    drop(streams);
+    assert_eq!(world.hub.events().waiting(), 0);
+}
+
+/// Events that are published while some come, some go, and some follow them.
+const CROWDED: u64 = 3_000;
+
+/// Takes a few of the events at a time and comes back for the rest, until it has heard of all.
+fn follow(hub: &EventHub, reader: &Reader, heard: &AtomicU64) -> Result<(), String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    let runtime = runtime.expect("a runtime without I/O");
+    loop {
+        let interest = Interest {
+            since: Some(heard.load(Ordering::Relaxed) + 1),
+            ..beneath("/")
+        };
+        let waits = hub.await_events(reader, interest);
+        let mut stream = waits.map_err(|unwaited| unwaited.to_string())?;
+        for _ in 0..10 {
+            // It ends if it was too slow.
+            let Some(news) = runtime.block_on(stream.next()) else {
+                break;
+            };
+            let expected = heard.load(Ordering::Relaxed) + 1;
+            if news.event.index != expected {
+                return Err(format!("{} instead of {expected}", news.event.index));
+            }
+            heard.store(expected, Ordering::Release);
+            if expected == CROWDED {
+                return Ok(());
+            }
+        }
+    }
+}
+
+#[test]
+fn nothing_is_lost_or_told_twice_while_others_come_and_go() {
+    let mut world = World::new();
+    let (hub, reader) = (world.hub.events().clone(), world.keyspace.reader());
+    let heard = [const { AtomicU64::new(0) }; 3];
+    let slowest = || heard.iter().map(|it| it.load(Ordering::Acquire)).min();
+    let slowest = || slowest().expect("some follow");
+    thread::scope(|scope| {
+        for heard in &heard {
+            scope.spawn(|| {
+                let followed = follow(&hub, &reader, heard);
+                // Nobody has to wait for one that is done, or failed.
+                heard.store(u64::MAX, Ordering::Release);
+                followed.expect("it hears of all, in order");
+            });
+        }
+        scope.spawn(|| {
+            while slowest() < CROWDED {
+                let passing = ["/d/1", "/d", "/"].map(|path| hub.await_events(&reader, at(path)));
+                assert!(passing.iter().all(Result::is_ok));
+            }
+        });
+        for event in 1..=CROWDED {
+            // The past is kept so far that those who follow find it.
+            while event > slowest().saturating_add(500) {
+                thread::yield_now();
+            }
+            world.put(&format!("/d/{}", event % 7));
+        }
+    });
+    assert_eq!(hub.waiting(), 0);
 }
