@@ -2,6 +2,7 @@
 
 use crate::answer::not_allowed;
 use crate::auth::login::Visitor;
+use crate::auth::pattern;
 use crate::errors::{Asked, Code, Error};
 use crate::form::{self, FORM_BYTES_MAX, Form, Malformed};
 use crate::node::{self, Reading, Unseen};
@@ -65,7 +66,7 @@ async fn admit(
     let mut path: Vec<u8> = percent_decode_str(path).collect();
     let visitor = Visitor {
         who: shared.who(&parts.headers).await?,
-        spelled: path.clone(),
+        key: pattern::key(&path, &shared.options.root),
         recursive: query.recursive,
         may: match method {
             Method::Head | Method::Get => Permissions::READ,

@@ -6,6 +6,7 @@ use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use gateway::keyspace::{Permissions, Principal};
 use gateway::{Gate, Unavailable};
 
@@ -38,8 +39,8 @@ fn basic(header: &[u8]) -> Option<(String, Vec<u8>)> {
 pub struct Visitor {
     /// Who it is.
     pub who: Principal,
-    /// The path of what it wants, as it was spelled ...
-    pub spelled: Vec<u8>,
+    /// What stands for the path of what it wants, as it was spelled: see [`pattern::key`] ...
+    pub key: Bytes,
     /// ... and all that begins so.
     pub recursive: bool,
     /// What it wants with that.
@@ -53,13 +54,12 @@ impl Visitor {
         if reader.is_open() {
             return true;
         }
-        let key = pattern::key(&self.spelled, &shared.options.root);
         let auth = reader.auth();
         let checked = auth
             .rights(&self.who)
             .and_then(|rights| match self.recursive {
-                true => rights.check(&pattern::beginning_with(key), self.may),
-                false => rights.check_key(&key, self.may),
+                true => rights.check(&pattern::beginning_with(self.key.clone()), self.may),
+                false => rights.check_key(&self.key, self.may),
             });
         checked.is_ok()
     }
