@@ -6,6 +6,9 @@ use thiserror::Error;
 /// The most that a form may have (Go's figure).
 pub const FORM_BYTES_MAX: usize = 10 << 20;
 
+/// The most fields that it may have (that of Go's later versions).
+const FIELDS_MAX: usize = 10_000;
+
 /// The fields that mean something for keys. Others are not kept, so that a form takes no more room than
 /// it has bytes.
 const KNOWN: [&str; 14] = [
@@ -40,6 +43,9 @@ pub enum Malformed {
     /// Go takes semicolons for separators no more, nor for anything else.
     #[error("invalid semicolon separator in query")]
     Semicolon,
+    /// More than [`FIELDS_MAX`] fields.
+    #[error("number of URL query parameters exceeded limit")]
+    TooMany,
     /// A body above [`FORM_BYTES_MAX`].
     #[error("http: POST too large")]
     TooLarge,
@@ -69,6 +75,9 @@ impl Form {
     }
 
     fn add(&mut self, text: &[u8]) -> Result<(), Malformed> {
+        if text.iter().filter(|byte| **byte == b'&').count() >= FIELDS_MAX {
+            return Err(Malformed::TooMany);
+        }
         let mut result = Ok(());
         for pair in text.split(|byte| *byte == b'&').filter(|it| !it.is_empty()) {
             if pair.contains(&b';') {
@@ -84,36 +93,41 @@ impl Form {
     fn add_pair(&mut self, pair: &[u8]) -> Result<(), Malformed> {
         let end = pair.iter().position(|byte| *byte == b'=');
         let (name, value) = pair.split_at(end.unwrap_or(pair.len()));
-        let name = unescape(name)?;
-        let value = unescape(value.strip_prefix(b"=").unwrap_or_default())?;
-        let known = KNOWN.iter().find(|known| known.as_bytes() == name);
+        let value = value.strip_prefix(b"=").unwrap_or_default();
+        check_escapes(name)?;
+        check_escapes(value)?;
+        let known = KNOWN.iter().find(|known| unescaped(name).eq(known.bytes()));
         if let Some(known) = known.filter(|known| self.get(known).is_none()) {
-            self.fields.push((known, value.into()));
+            let mut found = Vec::with_capacity(value.len());
+            found.extend(unescaped(value));
+            self.fields.push((known, found.into()));
         }
         Ok(())
     }
 }
 
-/// Go's `url.QueryUnescape`.
-fn unescape(text: &[u8]) -> Result<Vec<u8>, Malformed> {
-    let mut out = Vec::with_capacity(text.len());
+/// Refuses what Go's `url.QueryUnescape` refuses.
+fn check_escapes(text: &[u8]) -> Result<(), Malformed> {
     let mut rest = text;
-    while let [byte, after @ ..] = rest {
-        rest = after;
-        match (byte, after) {
-            (b'+', _) => out.push(b' '),
-            (b'%', [high, low, after @ ..]) if is_hex(*high) && is_hex(*low) => {
-                out.push(hex(*high) << 4 | hex(*low));
-                rest = after;
-            }
-            (b'%', _) => {
-                let shown = after.len().min(2);
-                return Err(Malformed::Escape([b"%", &after[..shown]].concat()));
-            }
-            (byte, _) => out.push(*byte),
-        }
+    while let Some(percent) = rest.iter().position(|byte| *byte == b'%') {
+        rest = match &rest[percent..] {
+            [_, high, low, after @ ..] if is_hex(*high) && is_hex(*low) => after,
+            bad => return Err(Malformed::Escape(bad[..bad.len().min(3)].to_vec())),
+        };
     }
-    Ok(out)
+    Ok(())
+}
+
+/// What `url.QueryUnescape` makes of text whose escapes were checked.
+fn unescaped(text: &[u8]) -> impl Iterator<Item = u8> {
+    let mut rest = text.iter().copied();
+    std::iter::from_fn(move || {
+        Some(match rest.next()? {
+            b'+' => b' ',
+            b'%' => hex(rest.next()?) << 4 | hex(rest.next()?),
+            byte => byte,
+        })
+    })
 }
 
 fn is_hex(digit: u8) -> bool {
@@ -187,6 +201,14 @@ mod tests {
         let body = "x&".repeat(1000);
         let form = Form::parse(body.as_bytes(), b"").expect("a form");
         assert!(form.fields.is_empty());
+    }
+
+    #[test]
+    fn a_form_has_so_many_fields_and_no_more() {
+        let fields = |count: usize| vec!["x"; count].join("&");
+        assert_eq!(refusal(&fields(FIELDS_MAX), ""), "");
+        let refused = "number of URL query parameters exceeded limit";
+        assert_eq!(refusal(&fields(FIELDS_MAX + 1), ""), refused);
     }
 
     #[test]
