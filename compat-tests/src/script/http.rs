@@ -4,7 +4,7 @@
 use std::io::ErrorKind;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, ReadHalf};
 use tokio::net::TcpStream;
 
@@ -81,7 +81,7 @@ impl Answer {
     /// The next piece of the body; none at its end.
     ///
     /// # Errors
-    /// When the connection breaks.
+    /// When the connection breaks, or a piece is larger than any should be.
     pub async fn piece(&mut self) -> Result<Option<Vec<u8>>> {
         let mut piece = Vec::new();
         if self.is_chunked {
@@ -89,7 +89,7 @@ impl Answer {
                 return Ok(None);
             };
             let size = u64::from_str_radix(&size, 16).context("the size of a chunk")?;
-            let size = size.min(PIECE_BYTES_MAX);
+            ensure!(size <= PIECE_BYTES_MAX, "a chunk of {size} bytes");
             (&mut self.socket)
                 .take(size)
                 .read_to_end(&mut piece)
@@ -114,10 +114,9 @@ impl Answer {
     pub async fn body(&mut self) -> Result<Vec<u8>> {
         let read = async {
             let mut body = Vec::new();
-            while body.len() < BODY_BYTES_MAX
-                && let Some(piece) = self.piece().await?
-            {
+            while let Some(piece) = self.piece().await? {
                 body.extend(piece);
+                ensure!(body.len() <= BODY_BYTES_MAX, "a body without an end");
             }
             anyhow::Ok(body)
         };
@@ -133,5 +132,6 @@ async fn line(socket: &mut BufReader<ReadHalf<TcpStream>>) -> Result<Option<Stri
     if bounded.read_until(b'\n', &mut line).await? == 0 {
         return Ok(None);
     }
+    ensure!(bounded.limit() > 0, "a line without an end");
     Ok(Some(String::from_utf8_lossy(&line).trim_end().to_owned()))
 }
