@@ -9,7 +9,8 @@ pub const REQUEST_BYTES_MAX: usize = PROPOSAL_BYTES_MAX / 2;
 /// What the server was told to hold its clients to.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// The largest request that may be replicated; at most [`REQUEST_BYTES_MAX`].
+    /// The largest request of etcd v3 that may be replicated; at most [`REQUEST_BYTES_MAX`]. The other
+    /// protocols have bounds of their own: ZooKeeper's frame, the form of etcd v2.
     pub request_bytes_max: usize,
     /// The most operations on one level of a transaction.
     pub txn_ops_max: usize,
