@@ -42,3 +42,9 @@ rust() {
     cargo build --quiet --locked --target-dir "$target"
     exec timeout "$2" "$target/debug/clients"
 }
+
+# go NAME SECONDS: runs the program of this folder.
+go() {
+    GOFLAGS=-mod=readonly command go build -o "$cache/$1" .
+    exec timeout "$2" "$cache/$1"
+}

@@ -156,12 +156,9 @@ impl Writing<'_> {
             false => std::iter::successors(tree::parent(path), |path| tree::parent(path))
                 .find(|above| self.view(above).is_some()),
         };
-        let beneath = Span {
-            start: tree::prefix(path).into(),
-            end: End::Before(tree::beyond(path).into()),
-        };
         self.with_tree(|tree| {
-            nearest.is_some_and(|path| tree.restricted.contains(path)) || tree.restricts(&beneath)
+            nearest.is_some_and(|path| tree.restricted.contains(path))
+                || tree.restricts(&beneath(path))
         })
     }
 

@@ -17,17 +17,7 @@ const ALICE: Option<&str> = Some("YWxpY2U6YXB3");
 /// What a request is answered, in one text.
 fn ask(server: &Server, who: Option<&str>, request: (&str, &str, &str)) -> String {
     let (method, path, body) = request;
-    let kind = match path.starts_with("/v2/keys") {
-        true => "application/x-www-form-urlencoded",
-        false => "application/json",
-    };
-    let mut head = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n");
-    if let Some(named) = who {
-        head += &format!("Authorization: Basic {named}\r\n");
-    }
-    let length = body.len();
-    head += &format!("Content-Type: {kind}\r\nContent-Length: {length}\r\n\r\n{body}");
-    server.exchange(head.as_bytes())
+    server.ask_v2(who, method, path, body)
 }
 
 /// Does what must be done.

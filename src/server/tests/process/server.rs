@@ -94,6 +94,22 @@ impl Server {
         get_from(&self.address, path)
     }
 
+    /// Asks for keys by etcd v2 with a form, or for anything else with JSON. Who asks is named as basic
+    /// authentication has it.
+    pub fn ask_v2(&self, who: Option<&str>, method: &str, path: &str, body: &str) -> String {
+        let kind = match path.starts_with("/v2/keys") {
+            true => "application/x-www-form-urlencoded",
+            false => "application/json",
+        };
+        let mut head = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n");
+        if let Some(named) = who {
+            head += &format!("Authorization: Basic {named}\r\n");
+        }
+        let length = body.len();
+        head += &format!("Content-Type: {kind}\r\nContent-Length: {length}\r\n\r\n{body}");
+        self.exchange(head.as_bytes())
+    }
+
     pub async fn kv(&self) -> KvClient<Channel> {
         let uri = format!("http://{}", self.address);
         KvClient::connect(uri).await.expect("it listens")
