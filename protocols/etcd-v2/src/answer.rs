@@ -73,9 +73,13 @@ impl Shared {
         (status, headers, NOT_ALLOWED).into_response()
     }
 
+    /// It never changes.
     fn cluster_id(&self) -> HeaderValue {
-        let id = format!("{:x}", self.gate.status().cluster);
-        HeaderValue::try_from(id).expect("a number is a header's value")
+        let id = self.cluster_id.get_or_init(|| {
+            let id = format!("{:x}", self.gate.status().cluster);
+            HeaderValue::try_from(id).expect("a number is a header's value")
+        });
+        id.clone()
     }
 }
 

@@ -27,10 +27,11 @@ mod watch;
 pub use root::Root;
 
 use axum::Router;
+use axum::http::HeaderValue;
 use axum::routing::any;
 use gateway::Gate;
 use stats::{Figures, Stats};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// What an operator may set.
 #[derive(Clone, Debug, Default)]
@@ -46,6 +47,7 @@ struct Shared {
     gate: Gate,
     options: Options,
     stats: Stats,
+    cluster_id: OnceLock<HeaderValue>,
 }
 
 /// etcd v2's protocol over a gate. Cheap to clone.
@@ -62,6 +64,7 @@ impl EtcdV2 {
                 gate,
                 options,
                 stats: Stats::default(),
+                cluster_id: OnceLock::new(),
             }),
         }
     }

@@ -164,7 +164,10 @@ fn id_of(name: &str) -> Result<u64, Failure> {
     if name.is_empty() {
         return Err(Failure::WithoutId);
     }
-    u64::from_str_radix(name, 16).map_err(|_| no_such_member(name))
+    // A sign is no digit, though it may begin a number.
+    let id = u64::from_str_radix(name, 16).ok();
+    let id = id.filter(|_| !name.starts_with('+'));
+    id.ok_or_else(|| no_such_member(name))
 }
 
 fn no_such_member(name: &str) -> Failure {

@@ -39,8 +39,6 @@ pub struct Query {
     pub dir: bool,
     /// With all that lies beneath.
     pub recursive: bool,
-    /// In order.
-    pub sorted: bool,
     /// No older than what others were answered.
     pub quorum: bool,
     /// Wait for an event ...
@@ -60,7 +58,8 @@ impl Query {
         let prev_index = index(form, "prevIndex")?.filter(|index| *index > 0);
         let wait_index = index(form, "waitIndex")?.filter(|index| *index > 0);
         let recursive = flag(form, "recursive")?;
-        let sorted = flag(form, "sorted")?;
+        // What is listed is always in order.
+        flag(form, "sorted")?;
         let wait = flag(form, "wait")?;
         let dir = flag(form, "dir")?;
         let quorum = flag(form, "quorum")?;
@@ -104,7 +103,6 @@ impl Query {
             refresh,
             dir,
             recursive,
-            sorted,
             quorum,
             wait,
             wait_index,

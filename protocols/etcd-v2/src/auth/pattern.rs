@@ -11,8 +11,15 @@ pub fn everything(root: &Root) -> Span {
     span("/*", root)
 }
 
-/// The keys that a pattern means.
+/// The keys that a pattern means. Outside of v2's root it means none.
 pub fn span(pattern: &str, root: &Root) -> Span {
+    if !root.prefix().is_empty() && !pattern.starts_with('/') {
+        return match pattern {
+            "*" => everything(root),
+            // What begins with a path's own name would be next to it; no path has this one.
+            _ => Span::single(key(format!("//{pattern}").as_bytes(), root)),
+        };
+    }
     match pattern.strip_suffix('*') {
         Some(start) => beginning_with(key(start.as_bytes(), root)),
         None => Span::single(key(pattern.as_bytes(), root)),
@@ -77,10 +84,24 @@ mod tests {
             (&Root::default(), "/*/b", "/*/b"),
             (&apps, "/*", "[/apps/,/apps0)"),
             (&apps, "/a", "/apps/a"),
+            (&apps, "/a*", "[/apps/a,/apps/b)"),
         ] {
             assert_eq!(shown(spelled, root), keys, "{spelled}");
             let back = pattern(&span(spelled, root), root);
             assert_eq!(back.as_deref(), Some(spelled));
+        }
+    }
+
+    #[test]
+    fn patterns_reach_no_further_than_the_root() {
+        let apps = Root::at("/apps").expect("a path");
+        for (spelled, keys) in [
+            ("*", "[/apps/,/apps0)"),
+            ("2*", "/apps//2*"),
+            ("2", "/apps//2"),
+            ("", "/apps//"),
+        ] {
+            assert_eq!(shown(spelled, &apps), keys, "{spelled}");
         }
     }
 

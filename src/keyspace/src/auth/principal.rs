@@ -58,7 +58,7 @@ impl<'b, C> Decode<'b, C> for Principal {
                 true => Principal::Anonymous,
             }),
             Type::String => Ok(Principal::user(d.str()?)),
-            _ => {
+            Type::Array => {
                 if d.array()? != Some(2) {
                     return Err(Error::message("a user has a name and a revision"));
                 }
@@ -67,6 +67,7 @@ impl<'b, C> Decode<'b, C> for Principal {
                     at: Some(d.u64()?),
                 })
             }
+            other => Err(Error::type_mismatch(other)),
         }
     }
 }
