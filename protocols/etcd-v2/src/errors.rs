@@ -2,6 +2,7 @@
 //! both, and this is the only place that has them.
 
 use crate::json;
+use crate::node::Unseen;
 use crate::query::Query;
 use crate::root::Root;
 use bytes::Bytes;
@@ -155,6 +156,19 @@ impl Error {
     /// One of a name that is no path. etcd takes any.
     pub fn invalid_key() -> Error {
         Error::of_request(Code::InvalidField, "invalid key")
+    }
+
+    /// Why a node is not shown, as of this index.
+    pub fn unseen(unseen: &Unseen, root: &Root, index: u64) -> Error {
+        match unseen {
+            Unseen::Missing(key) => Error::of_state(Code::KeyNotFound, root.path(key), index),
+            Unseen::File(key) => Error::of_state(Code::NotADirectory, root.path(key), index),
+            Unseen::Restricted => Error::unauthorized(),
+            // etcd would tell it, if it has the memory.
+            Unseen::TooLarge => {
+                Error::of_request(Code::RaftInternal, "etcdserver: too much to list")
+            }
+        }
     }
 
     /// Its content.

@@ -5,8 +5,9 @@ use crate::auth::login::Visitor;
 use crate::auth::pattern;
 use crate::errors::{Asked, Code, Error};
 use crate::form::{self, FORM_BYTES_MAX, Form, Malformed};
-use crate::node::{self, Reading, Unseen};
+use crate::node;
 use crate::query::{Method, Query};
+use crate::read::read;
 use crate::{Shared, ops, time, watch};
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -135,10 +136,10 @@ async fn answer(
         // As in etcd, reading through the others wins over waiting.
         Method::Get if query.quorum => {
             shared.gate.linearize().await.map_err(unavailable)?;
-            read(shared, path, query, &visitor)
+            read(shared, path, query, &visitor.who).await
         }
         Method::Get if query.wait => wait(shared, path, query, visitor),
-        Method::Get | Method::Head => read(shared, path, query, &visitor),
+        Method::Get | Method::Head => read(shared, path, query, &visitor.who).await,
         Method::Post => write(shared, path, query, ops::post(&key, query, now), &visitor).await,
         Method::Put if path == b"/" => Err(read_only(shared)),
         Method::Put => write(shared, path, query, ops::put(key, query, now), &visitor).await,
@@ -212,51 +213,6 @@ fn tell(shared: &Shared, query: &Query, cause: Cause, answer: &NodeAnswer, index
     let root = &shared.options.root;
     let content = node::written(answer, cause, index, root, time::now(), brief);
     shared.answer(status, index, content.into())
-}
-
-fn read(shared: &Shared, path: &[u8], query: &Query, visitor: &Visitor) -> Result<Response, Error> {
-    let read = read_node(shared, path, query, visitor);
-    shared.stats.read(query.recursive, read.is_ok());
-    read
-}
-
-fn read_node(
-    shared: &Shared,
-    path: &[u8],
-    query: &Query,
-    visitor: &Visitor,
-) -> Result<Response, Error> {
-    let root = &shared.options.root;
-    let key = root.key(path);
-    loop {
-        let auth = shared.gate.reader().auth();
-        let rights = auth.rights(&visitor.who);
-        let moment = shared.gate.reader().moment();
-        let reading = Reading {
-            moment: &moment,
-            root,
-            now: time::now(),
-            recursive: query.recursive,
-            rights: rights.map_err(|_| Error::unauthorized())?,
-            bound: !auth.is_root(&visitor.who),
-        };
-        let read = reading.node(&key);
-        // A compaction may have overtaken the reading, or a change of what the client may.
-        if !moment.is_whole() || !Arc::ptr_eq(&auth, &shared.gate.reader().auth()) {
-            continue;
-        }
-        let index = moment.event();
-        return match read {
-            Ok(content) => Ok(shared.answer(StatusCode::OK, index, content.into())),
-            Err(Unseen::Missing(key)) => {
-                Err(Error::of_state(Code::KeyNotFound, root.path(&key), index))
-            }
-            Err(Unseen::File(key)) => {
-                Err(Error::of_state(Code::NotADirectory, root.path(&key), index))
-            }
-            Err(Unseen::Restricted) => Err(Error::unauthorized()),
-        };
-    }
 }
 
 fn wait(

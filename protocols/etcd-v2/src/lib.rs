@@ -4,10 +4,10 @@
 //! gateway's words. It must never know how anything is stored or replicated, nor another protocol.
 //!
 //! Start with [`EtcdV2::routes`]. From the outside in: `keys` (what becomes of a request for keys),
-//! `watch` (answers that come later), `members` and [`stats`] (what is told of the cluster and of this
-//! member), `auth` (users and roles, and who asks), then what is pure: [`form`] and [`query`] (what is
-//! asked for), [`ops`] (what that means in the keyspace), [`node`] and [`json`] (how it is told),
-//! [`errors`] and [`root`] (whose paths are which keys).
+//! `read` and `watch` (what is answered at once, and what later), `members` and [`stats`] (what is told
+//! of the cluster and of this member), `auth` (users and roles, and who asks), then what is pure:
+//! [`form`] and [`query`] (what is asked for), [`ops`] (what that means in the keyspace), [`node`] and
+//! [`json`] (how it is told), [`errors`] and [`root`] (whose paths are which keys).
 
 mod answer;
 mod auth;
@@ -19,6 +19,7 @@ mod members;
 pub mod node;
 pub mod ops;
 pub mod query;
+mod read;
 pub mod root;
 pub mod stats;
 mod time;

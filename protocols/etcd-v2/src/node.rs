@@ -7,6 +7,7 @@ use gateway::keyspace::auth::Rights;
 use gateway::keyspace::change::Cause;
 use gateway::keyspace::node::{Event, EventNode, NodeAnswer, is_path, parent};
 use gateway::keyspace::{Entry, Moment, NodeView, Permissions, WallMs};
+use std::cell::Cell;
 
 /// What is told of a node beside what lies beneath it. What is none, or zero, is left out.
 struct Shown<'a> {
@@ -187,6 +188,25 @@ pub enum Unseen {
     File(Vec<u8>),
     /// It, or one that would be shown with it, has an access list, or may not be read.
     Restricted,
+    /// It is more than it may be.
+    TooLarge,
+}
+
+/// How much may be told of what lies beneath a node.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// The most nodes.
+    pub nodes_max: usize,
+    /// The most that they take, but for the last of them.
+    pub bytes_max: usize,
+}
+
+impl Bounds {
+    /// Whatever there is.
+    pub const NONE: Bounds = Bounds {
+        nodes_max: usize::MAX,
+        bytes_max: usize::MAX,
+    };
 }
 
 /// Reads a node, and what lies right beneath a directory, or all of it.
@@ -203,6 +223,10 @@ pub struct Reading<'a> {
     pub rights: Rights<'a>,
     /// Access lists bind the client.
     pub bound: bool,
+    /// How much to tell at most.
+    pub bounds: Bounds,
+    /// How many nodes were listed.
+    pub listed: Cell<usize>,
 }
 
 impl Reading<'_> {
@@ -267,14 +291,18 @@ impl Reading<'_> {
         let shown = Shown::of_view(self.root.path(key), view);
         shown.encode(out, self.now, |out| {
             if view.directory && listed {
-                result = self.encode_beneath(out, key);
+                result = self.encode_beneath(out, key, view.children as usize);
             }
         });
         result
     }
 
     /// Appends the nodes beneath that are not hidden, if there are any.
-    fn encode_beneath(&self, out: &mut Vec<u8>, key: &[u8]) -> Result<(), Unseen> {
+    fn encode_beneath(&self, out: &mut Vec<u8>, key: &[u8], children: usize) -> Result<(), Unseen> {
+        self.listed.update(|listed| listed + children);
+        if self.listed.get() > self.bounds.nodes_max {
+            return Err(Unseen::TooLarge);
+        }
         let mut child = if key == b"/" {
             Vec::new()
         } else {
@@ -302,6 +330,9 @@ impl Reading<'_> {
                 any = true;
             }
             self.encode(out, &child, &view, self.recursive)?;
+            if out.len() > self.bounds.bytes_max {
+                return Err(Unseen::TooLarge);
+            }
         }
         if any {
             out.push(b']');

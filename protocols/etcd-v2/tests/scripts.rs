@@ -6,7 +6,7 @@
 
 use etcd_v2::errors::{Asked, Code, Error};
 use etcd_v2::form::Form;
-use etcd_v2::node::{self, Reading, Unseen};
+use etcd_v2::node::{self, Bounds, Reading};
 use etcd_v2::query::{Method, Query};
 use etcd_v2::{Root, ops};
 use gateway::keyspace::access::{AccessEntry, Identity, Permissions};
@@ -14,6 +14,7 @@ use gateway::keyspace::command::{Delete, Nodes, Op, Put, Txn};
 use gateway::keyspace::node::{Action, NodeOp};
 use gateway::keyspace::{Cause, Command, Keyspace, Outcome, Principal, Span, Stamp, WallMs};
 use goldenscript::{Command as Line, Context, Runner};
+use std::cell::Cell;
 use std::error::Error as AnyError;
 use test_each_file::test_each_path;
 
@@ -96,14 +97,11 @@ impl Story {
                 .rights(&Principal::Anonymous)
                 .expect("nobody is judged"),
             bound: true,
+            bounds: Bounds::NONE,
+            listed: Cell::default(),
         };
         let read = reading.node(&self.root.key(path.as_bytes()));
-        let error = |code, key: &[u8]| Error::of_state(code, self.root.path(key), moment.event());
-        read.map_err(|unseen| match unseen {
-            Unseen::Missing(key) => error(Code::KeyNotFound, &key),
-            Unseen::File(key) => error(Code::NotADirectory, &key),
-            Unseen::Restricted => Error::unauthorized(),
-        })
+        read.map_err(|unseen| Error::unseen(&unseen, &self.root, moment.event()))
     }
 
     fn request(&mut self, method: Method, path: &str, form: &str) -> Result<Vec<u8>, Error> {

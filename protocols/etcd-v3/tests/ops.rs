@@ -8,13 +8,17 @@ use etcd_v3::errors::{self, Error};
 use etcd_v3::ops::watch::Session;
 use etcd_v3::reply::Watched;
 use etcd_v3::wire::Reply;
-use gateway::Limits;
+use gateway::keyspace::Command;
+use gateway::keyspace::command::{Op, Put, Txn};
+use gateway::{Limits, Principal};
 use proto::etcdserverpb as pb;
 use proto::etcdserverpb::request_op::Request;
 use proto::etcdserverpb::watch_create_request::FilterType;
 use proto::etcdserverpb::watch_request::RequestUnion;
 use std::future::poll_fn;
-use std::task::Poll;
+use std::pin::pin;
+use std::sync::mpsc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 /// What a client reads out of a reply.
@@ -142,6 +146,71 @@ async fn the_parts_of_a_range_make_the_range() {
             );
             assert!(sizes.iter().all(|&size| size <= 20), "{sizes:?}");
         }
+    }
+}
+
+/// A thread carries many connections, and none waits for what another reads.
+#[test]
+fn only_small_ranges_are_read_on_the_connections_thread() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(1)
+        .build();
+    runtime.unwrap().block_on(read_small_and_large_ranges());
+}
+
+async fn read_small_and_large_ranges() {
+    const KEYS: usize = 1_200;
+    let server = alone(limits()).await;
+    let write = |nth| {
+        let put = Put::new(format!("k{nth:04}"), "v");
+        Command::Txn(Txn::unconditional(vec![Op::Put(put)]))
+    };
+    for start in (0..KEYS).step_by(100) {
+        let writes = (start..start + 100).map(write).collect();
+        let gate = server.etcd.ops().gate();
+        gate.submit(&Principal::System, writes).await.unwrap();
+    }
+    let limited = |limit| pb::RangeRequest {
+        limit,
+        ..prefix("k")
+    };
+    let descending = |limit, range| pb::RangeRequest {
+        sort_order: pb::range_request::SortOrder::Descend.into(),
+        limit,
+        ..range
+    };
+    let counted = pb::RangeRequest {
+        count_only: true,
+        ..prefix("k")
+    };
+    for (request, found, at_once) in [
+        (prefix("k1"), 200, true),
+        (prefix("k0"), KEYS, false),
+        (limited(1_000), 1_000, true),
+        (limited(1_001), 1_001, false),
+        (counted, 0, true),
+        (descending(3, prefix("k")), 3, false),
+        (descending(3, prefix("k1")), 3, true),
+    ] {
+        let request = pb::RangeRequest {
+            serializable: true,
+            ..request
+        };
+        let case = format!("{request:?}");
+        // What is done aside waits for the one thread there is for it.
+        let (release, held) = mpsc::channel::<()>();
+        let holding = tokio::task::spawn_blocking(move || held.recv());
+        let mut asked = pin!(server.etcd.ops().range(request));
+        let polled = asked.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        assert_eq!(polled.is_ready(), at_once, "{case}");
+        drop(release);
+        assert!(holding.await.unwrap().is_err(), "it was released");
+        let ranged = match polled {
+            Poll::Ready(ranged) => ranged,
+            Poll::Pending => asked.await,
+        };
+        assert_eq!(ranged.unwrap().entries.len(), found, "{case}");
     }
 }
 

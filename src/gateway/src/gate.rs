@@ -6,6 +6,7 @@ use crate::logins::Logins;
 use crate::nodes::NodeWatcher;
 use crate::sessions::SessionKey;
 use crate::space::{Space, SpaceUsed, cost};
+use crate::toil::{self, Toil};
 use crate::watch::{Hub, WatchStream};
 use keyspace::command::{Alarm, AlarmChange};
 use keyspace::{Command, LeaseId, Outcome, Principal, Reader, Refusal, Revision};
@@ -56,6 +57,7 @@ struct Shared {
     limits: Limits,
     space: Space,
     logins: Logins,
+    readings: Toil,
 }
 
 impl Gate {
@@ -68,6 +70,7 @@ impl Gate {
             limits,
             space: Space::default(),
             logins: Logins::default(),
+            readings: Toil::new(toil::cores()),
         };
         Gate {
             shared: Arc::new(shared),
@@ -160,6 +163,14 @@ impl Gate {
     /// Reads of this member's state.
     pub fn reader(&self) -> &Reader {
         self.shared.replica.reader()
+    }
+
+    /// Reads what takes long beside the connections' threads, a few such at a time.
+    pub async fn read_aside<T: Send + 'static>(
+        &self,
+        read: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Unavailable> {
+        self.shared.readings.run(read).await
     }
 
     /// This moment's view of the cluster.

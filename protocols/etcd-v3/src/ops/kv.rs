@@ -4,13 +4,17 @@ use super::{Ops, check, convert};
 use crate::errors::Error;
 use crate::reply::{Committed, Deleted, RangePart, Ranged, Stored};
 use crate::wire::{Header, Reply, Shown};
-use gateway::keyspace::command::{Op, Range, Txn};
-use gateway::keyspace::{Answer, Command, Outcome, Revision, TxnOutcome};
+use gateway::keyspace::command::{Filter, Op, Range, Txn};
+use gateway::keyspace::{Answer, Command, End, Outcome, Revision, TxnOutcome};
 use proto::etcdserverpb::request_op::Request;
 use proto::etcdserverpb::{
     CompactionRequest, CompactionResponse, DeleteRangeRequest, PutRequest, RangeRequest, TxnRequest,
 };
 use std::sync::atomic::Ordering::Relaxed;
+
+/// Keys that are read at once; more are read beside the connection's thread, which carries others
+/// too.
+const AT_ONCE: u64 = 1_000;
 
 impl Ops {
     /// Reads keys.
@@ -19,16 +23,36 @@ impl Ops {
         if !request.serializable {
             self.gate.linearize().await?;
         }
-        self.range_here(&request)
+        self.served.ranges.fetch_add(1, Relaxed);
+        let (range, shown) = (convert::range(&request), convert::shown(&request));
+        if !self.is_large(&range) {
+            return self.read(&range, shown);
+        }
+        let ops = self.clone();
+        let read = self.gate.read_aside(move || ops.read(&range, shown));
+        read.await?
     }
 
-    /// Reads keys as this member has them. The request is checked.
-    pub fn range_here(&self, request: &RangeRequest) -> Result<Ranged, Error> {
-        self.served.ranges.fetch_add(1, Relaxed);
-        let range = convert::range(request);
-        let answer = self.gate.reader().range_for(&self.by, &range)?;
+    /// Whether reading a range takes long. In another order or filtered all of it is read, whatever the
+    /// limit.
+    fn is_large(&self, range: &Range) -> bool {
+        let is_plain = range.sort.is_none() && range.filter == Filter::default();
+        let is_limited = is_plain && (1..=AT_ONCE).contains(&range.limit);
+        if range.span.end == End::Single || range.count_only || is_limited {
+            return false;
+        }
+        let counted = self.gate.reader().range(&Range {
+            count_only: true,
+            ..range.clone()
+        });
+        counted.is_ok_and(|counted| counted.count > AT_ONCE)
+    }
+
+    /// Reads keys as this member has them.
+    fn read(&self, range: &Range, shown: Shown) -> Result<Ranged, Error> {
+        let answer = self.gate.reader().range_for(&self.by, range)?;
         let header = self.header(answer.revision);
-        Ok(Ranged::new(header, answer, convert::shown(request)))
+        Ok(Ranged::new(header, answer, shown))
     }
 
     /// Reads keys in parts, so that no answer grows with the range.
