@@ -248,3 +248,45 @@ impl Shared {
         who.ok_or_else(errors::Error::unauthorized)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{EtcdV2, Options};
+    use gateway::{Gate, Hub, Limits};
+    use std::cell::{Cell, RefCell};
+
+    /// Whoever always comes between gets an answer in the end.
+    #[tokio::test]
+    async fn a_change_that_is_overtaken_again_and_again_is_given_up() {
+        let hub = Hub::new();
+        let replica = replica::start_in_memory(replica::Config::default(), hub.sink()).await;
+        let replica = replica.expect("nothing is on the disk that could be wrong");
+        let gate = Gate::new(replica.clone(), hub, Limits::default());
+        gate.led().await;
+        let shared = EtcdV2::new(gate.clone(), Options::default()).shared;
+        let add = |nth: usize| AuthChange::AddRole(format!("r{nth}").into());
+        for (overtaken, done) in [(ATTEMPTS_MAX - 1, true), (ATTEMPTS_MAX, false)] {
+            let attempts = Cell::new(0);
+            // Nobody needs their answers, but without anyone who waits they would not be made.
+            let ahead = RefCell::new(Vec::new());
+            let choose = |_: &Auth| {
+                let attempt = attempts.replace(attempts.get() + 1);
+                if attempt < overtaken {
+                    let change = Command::Auth(AuthChanges {
+                        changes: vec![add(overtaken * 100 + attempt)],
+                        ..AuthChanges::default()
+                    });
+                    ahead
+                        .borrow_mut()
+                        .push(gate.submit(&Principal::System, vec![change]));
+                }
+                Ok(Plan::silent(vec![add(overtaken)]))
+            };
+            let changed = shared.change(&Principal::System, choose).await;
+            assert_eq!(changed.is_ok(), done);
+            assert_eq!(attempts.get(), ATTEMPTS_MAX);
+        }
+        replica.stop().await;
+    }
+}

@@ -2,11 +2,13 @@
 
 use etcd_v2::errors::{Asked, Error};
 use etcd_v2::form::Form;
+use etcd_v2::node::{Bounds, Reading};
 use etcd_v2::query::{Method, Query};
 use etcd_v2::{Root, json, ops};
 use gateway::keyspace::command::Nodes;
-use gateway::keyspace::{Command, Keyspace, Outcome, Stamp, WallMs};
+use gateway::keyspace::{Command, Keyspace, Outcome, Principal, Stamp, WallMs};
 use proptest::prelude::*;
+use std::cell::Cell;
 
 /// Bytes of which many mean something in a form.
 fn form() -> impl Strategy<Value = Vec<u8>> {
@@ -57,13 +59,40 @@ fn assert_json(text: &[u8]) {
     assert!(parsed.is_ok(), "{}", text.escape_ascii());
 }
 
+/// Reads a path, with all that lies beneath and without, whole and within bounds.
+fn assert_told(keyspace: &Keyspace, root: &Root, path: &[u8]) {
+    let (moment, auth) = (keyspace.reader().moment(), keyspace.reader().auth());
+    for (recursive, nodes_max) in [(false, usize::MAX), (true, usize::MAX), (true, 2)] {
+        let reading = Reading {
+            moment: &moment,
+            root,
+            now: WallMs(1_700_000_000_000),
+            recursive,
+            rights: auth
+                .rights(&Principal::Anonymous)
+                .expect("nobody is judged"),
+            bound: true,
+            bounds: Bounds {
+                nodes_max,
+                ..Bounds::NONE
+            },
+            listed: Cell::default(),
+        };
+        match reading.node(&root.key(path)) {
+            Ok(told) => assert_json(&told),
+            Err(unseen) => assert_json(&Error::unseen(&unseen, root, moment.event()).encode()),
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn every_request_is_answered_in_json(
+        root in prop::sample::select(vec!["/", "/apps/v2"]),
         requests in prop::collection::vec((method(), form(), form(), prop::collection::vec(any::<u8>(), 0..6)), 1..20),
     ) {
         let mut keyspace = Keyspace::new();
-        let root = Root::default();
+        let root = Root::at(root).expect("a path");
         for (index, (method, body, query, name)) in (1..).zip(requests) {
             let query = match parse(method, &body, &query) {
                 Ok(query) => query,
@@ -73,6 +102,7 @@ proptest! {
                 }
             };
             let path = [b"/", &name[..]].concat();
+            assert_told(&keyspace, &root, &path);
             let (key, now) = (root.key(&path), WallMs(1_700_000_000_000));
             // As the adapter does: it answers for the root itself.
             let op = match method {
@@ -94,6 +124,7 @@ proptest! {
                 Err(refusal) => assert_json(&asked.refused(refusal, applied.event).encode()),
             }
         }
+        assert_told(&keyspace, &root, b"/");
         for event in keyspace.reader().events(0).1 {
             assert_json(&etcd_v2::node::event(&event, &root));
         }
