@@ -14,7 +14,7 @@ use crate::stat::{self, Stat};
 use crate::system::{self, SystemNode};
 use bytes::Bytes;
 use gateway::keyspace::access::{AccessEntry, Identity, Permissions, allows};
-use gateway::keyspace::{LeaseId, NodeView, Reader, Revision};
+use gateway::keyspace::{LeaseId, Moment, NodeView, Reader, Revision};
 use gateway::nodes::{Mode, Once, What, Which};
 use gateway::{Gate, NodeWatcher, Principal};
 use std::borrow::Cow;
@@ -22,6 +22,8 @@ use std::borrow::Cow;
 /// The longest answer to a multi-read. A request of the longest size could ask for 50,000 nodes of
 /// that size each.
 const MULTI_READ_BYTES_MAX: usize = 16 << 20;
+/// Children that are listed at once; more are listed beside the connection's thread.
+const LISTED_AT_ONCE: u32 = 1_000;
 /// What is answered of such length has taken its time.
 const SLICE_BYTES: usize = 64 << 10;
 
@@ -158,19 +160,19 @@ type Answer = (Revision, Result<Seen, Code>);
 impl Desk<'_> {
     /// Reads. Whether the client's roles permit it is asked before a watch is left, and again once it
     /// was read.
-    pub fn read(&self, read: Read<'_>) -> Answer {
+    pub async fn read(&self, read: Read<'_>) -> Answer {
         let permitted = || read.path().is_none_or(|path| self.is_readable(path));
         if !permitted() {
             return self.refuse(Code::NoAuth);
         }
-        let answer = self.look(read);
+        let answer = self.look(read).await;
         match permitted() {
             true => answer,
             false => self.refuse(Code::NoAuth),
         }
     }
 
-    fn look(&self, read: Read<'_>) -> Answer {
+    async fn look(&self, read: Read<'_>) -> Answer {
         match read {
             Read::Exists { path, watch }
             | Read::GetData { path, watch }
@@ -192,7 +194,7 @@ impl Desk<'_> {
                 path,
                 watch,
                 with_stat,
-            } => self.children(path, watch, with_stat),
+            } => self.children(path, watch, with_stat).await,
             Read::GetAcl { path } => {
                 let (at, node) = self.node(path, None);
                 (at, node.ok_or(Code::NoNode).and_then(|node| self.acl(node)))
@@ -210,7 +212,7 @@ impl Desk<'_> {
         let mut newest = self.reader.revision();
         for read in reads {
             let before = body.len();
-            let (at, seen) = self.read(*read);
+            let (at, seen) = self.read(*read).await;
             newest = newest.max(at);
             match seen {
                 Ok(seen) => {
@@ -384,31 +386,66 @@ impl Desk<'_> {
         }
     }
 
-    fn children(&self, path: &str, watch: bool, with_stat: bool) -> Answer {
+    async fn children(&self, path: &str, watch: bool, with_stat: bool) -> Answer {
         let path = if path.is_empty() { ROOT } else { path };
         let system = system::node(path);
         let readable = |view: &NodeView| self.permits(view.acl.as_deref(), Permissions::READ);
         let key = self.key(path);
-        let (at, listed) = match watch {
-            false => self.reader.children(&key, readable),
-            true => self
-                .watcher
-                .children(&key, |view| system.is_some() || view.is_some_and(readable)),
+        loop {
+            let (moment, view) = if watch {
+                let wanted =
+                    |view: Option<&NodeView>| system.is_some() || view.is_some_and(readable);
+                self.watcher.children(&key, wanted)
+            } else {
+                let moment = self.reader.moment();
+                let view = moment.node(&key);
+                (moment, view)
+            };
+            let at = moment.revision();
+            let named = match (&system, &view) {
+                (Some(system), _) => Ok(Some(
+                    system.children.iter().copied().map(own_name).collect(),
+                )),
+                (None, Some(view)) if readable(view) => {
+                    self.list(moment, view.children, path, &key).await
+                }
+                // Without names to show, it is not found, or not readable.
+                (None, _) => Ok(Some(Vec::new())),
+            };
+            let names = match named {
+                Ok(Some(names)) => names,
+                // A compaction overtook it.
+                Ok(None) => continue,
+                Err(code) => return (at, Err(code)),
+            };
+            let node = self.readable(self.found(path, system, view));
+            let node = node.map(|node| Seen::Children {
+                names,
+                node: with_stat.then_some(node),
+            });
+            return (at, node);
+        }
+    }
+
+    /// The names of a node's children that clients are shown: of many, listed beside the connection's
+    /// thread. None if the moment has passed.
+    async fn list(
+        &self,
+        moment: Moment,
+        children: u32,
+        path: &str,
+        key: &[u8],
+    ) -> Result<Option<Vec<Bytes>>, Code> {
+        let list = |moment: &Moment, path: &str, key: &[u8]| {
+            let names = visible(path, moment.children(key));
+            moment.is_whole().then_some(names)
         };
-        let (view, names) = listed.unzip();
-        let own = system.as_ref().map(|node| node.children);
-        let node = self.found(path, system, view);
-        let seen = self.readable(node).map(|node| Seen::Children {
-            names: match own {
-                Some(names) => names
-                    .iter()
-                    .map(|name| Bytes::from_static(name.as_bytes()))
-                    .collect(),
-                None => visible(path, names.unwrap_or_default()),
-            },
-            node: with_stat.then_some(node),
-        });
-        (at, seen)
+        if children <= LISTED_AT_ONCE {
+            return Ok(list(&moment, path, key));
+        }
+        let (path, key) = (path.to_owned(), key.to_vec());
+        let listed = self.gate.read_aside(move || list(&moment, &path, &key));
+        listed.await.map_err(|_| Code::Throttled)
     }
 
     fn ephemerals(&self, prefix: Option<&str>) -> Vec<Bytes> {
@@ -432,6 +469,10 @@ enum Wanted {
     Readable,
 }
 
+fn own_name(name: &'static str) -> Bytes {
+    Bytes::from_static(name.as_bytes())
+}
+
 /// Of the names of a node's children, those that clients are shown.
 pub fn shown(path: &[u8], mut names: Vec<Bytes>) -> Vec<Bytes> {
     names.retain(|name| std::str::from_utf8(name).is_ok_and(path::is_valid_name));
@@ -445,7 +486,7 @@ pub fn shown(path: &[u8], mut names: Vec<Bytes>) -> Vec<Bytes> {
 fn visible(path: &str, names: Vec<Bytes>) -> Vec<Bytes> {
     let mut names = shown(path.as_bytes(), names);
     if path == ROOT {
-        names.push(Bytes::from_static(system::NAME.as_bytes()));
+        names.push(own_name(system::NAME));
     }
     names
 }

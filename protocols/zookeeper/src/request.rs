@@ -297,7 +297,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
             Request::Write(_) | Request::Multi(_) => {
                 unreachable!("changes are done with those next to them")
             }
-            Request::Read(read) => self.read_one(xid, *read),
+            Request::Read(read) => self.read_one(xid, *read).await,
             Request::MultiRead(reads) => self.read_several(xid, reads).await,
             Request::GetAllChildrenNumber { path } => self.count(xid, path).await,
             Request::Sync { .. } | Request::Reconfig(_) if self.read_only => {
@@ -330,8 +330,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
         Ok(())
     }
 
-    fn read_one(&mut self, xid: i32, read: Read<'_>) {
-        let (at, seen) = self.desk().read(read);
+    async fn read_one(&mut self, xid: i32, read: Read<'_>) {
+        let (at, seen) = self.desk().read(read).await;
         match seen {
             Ok(seen) => self.replies.answer(xid, at, |out| seen.encode(out)),
             Err(code) => self.replies.error(xid, at, code),

@@ -217,6 +217,7 @@ const CREATE: i32 = 1;
 const EXISTS: i32 = 3;
 const GET_DATA: i32 = 4;
 const SET_DATA: i32 = 5;
+const GET_CHILDREN: i32 = 8;
 const SYNC: i32 = 9;
 const PING: i32 = 11;
 const CLOSE: i32 = -11;
@@ -251,6 +252,56 @@ async fn pipelined_requests_are_answered_in_order_and_see_each_other() {
         seen,
         [(1, NO_NODE), (2, 0), (3, -110), (4, 0), (5, 0), (-2, 0)]
     );
+}
+
+/// A thread carries many connections, and none waits for what another lists.
+#[test]
+fn many_children_are_listed_beside_the_connections_thread() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(1)
+        .build();
+    runtime.expect("a runtime").block_on(list_many_children());
+}
+
+async fn list_many_children() {
+    const CHILDREN: i32 = 1_001;
+    let server = Server::start(Options::default()).await;
+    let mut client = server.connect().await;
+    assert_eq!(client.call(1, CREATE, create("/d", 0)).await.error, 0);
+    for nth in 1..=CHILDREN {
+        let created = client.call(nth, CREATE, create(&format!("/d/{nth:04}"), 0));
+        assert_eq!(created.await.error, 0);
+    }
+    // What is done aside waits for the one thread there is for it.
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let holding = tokio::task::spawn_blocking(move || held.recv());
+    let list = path_and_watch("/d", true);
+    client
+        .send(|out| request(out, 2000, GET_CHILDREN, &list))
+        .await;
+    let mut other = server.connect().await;
+    let answered = other.call(1, EXISTS, path_and_watch("/d", false)).await;
+    assert_eq!(answered.error, 0);
+    drop(release);
+    assert!(holding.await.expect("it waits").is_err(), "it was released");
+    let listed = client.reply().await.expect("an answer");
+    assert_eq!((listed.xid, listed.error), (2000, 0));
+    assert_eq!(listed.body[..4], CHILDREN.to_be_bytes());
+    assert_eq!(
+        listed.body[4..],
+        (1..=CHILDREN).flat_map(named).collect::<Vec<u8>>()
+    );
+    // It watches, too.
+    assert_eq!(other.call(2, CREATE, create("/d/new", 0)).await.error, 0);
+    assert_eq!(client.reply().await.expect("an event").xid, -1);
+}
+
+/// A child's name as it is listed.
+fn named(nth: i32) -> Vec<u8> {
+    let mut out = Vec::new();
+    out.text(&format!("{nth:04}"));
+    out
 }
 
 #[tokio::test]

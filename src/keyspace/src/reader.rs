@@ -242,29 +242,6 @@ impl Reader {
         }
     }
 
-    /// A node and the names right beneath it, in order, and the revision of this view; none where
-    /// there is no such node. Listing takes its time: there are no names unless the node makes them
-    /// `wanted`.
-    pub fn children(
-        &self,
-        path: &[u8],
-        wanted: impl Fn(&NodeView) -> bool,
-    ) -> (Revision, Option<(NodeView, Vec<Bytes>)>) {
-        loop {
-            let moment = self.moment();
-            let found = moment.node(path).map(|node| {
-                let names = match wanted(&node) {
-                    true => moment.children(path),
-                    false => Vec::new(),
-                };
-                (node, names)
-            });
-            if moment.is_whole() {
-                return (moment.revision, found);
-            }
-        }
-    }
-
     /// Revisions since the last compaction that steps at nodes made: nobody who makes such looks at
     /// history, nor compacts it.
     pub fn stepped(&self) -> u64 {

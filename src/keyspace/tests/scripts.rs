@@ -6,6 +6,7 @@
 
 mod language;
 
+use bytes::Bytes;
 use goldenscript::{Argument, ArgumentConsumer, Command as Line, Context, Runner};
 use keyspace::aside::{Role, Tally};
 use keyspace::auth::AuthChanges;
@@ -69,11 +70,20 @@ impl Story {
     }
 }
 
+fn show_names(names: &[Bytes]) -> String {
+    let names: Vec<_> = names.iter().map(|n| n.escape_ascii().to_string()).collect();
+    match names.is_empty() {
+        true => "nothing\n".to_owned(),
+        false => format!("{}\n", names.join(" ")),
+    }
+}
+
 /// Every node lists as many children as it counts, and each of them exists.
 fn check_tree(reader: &Reader, path: &[u8]) {
     let (_, view) = reader.node(path);
-    let (_, found) = reader.children(path, |_| true);
-    let (same, names) = found.expect("a node can be listed");
+    let moment = reader.moment();
+    let same = moment.node(path).expect("a node can be listed");
+    let names = moment.children(path);
     assert_eq!(names.len(), same.children as usize);
     assert_eq!(format!("{view:?}"), format!("{:?}", Some(same)));
     for name in names {
@@ -141,17 +151,11 @@ impl Story {
             }
             "ls" => {
                 let path = args.next_pos().ok_or("a path is missing")?;
-                let (_, names) = reader.children(path.as_bytes(), |_| true);
-                names.map_or("no node\n".to_owned(), |(_, names)| {
-                    let names: Vec<_> =
-                        names.iter().map(|n| n.escape_ascii().to_string()).collect();
-                    let names = if names.is_empty() {
-                        "nothing".to_owned()
-                    } else {
-                        names.join(" ")
-                    };
-                    format!("{names}\n")
-                })
+                let moment = reader.moment();
+                let names = moment
+                    .node(path.as_bytes())
+                    .map(|_| moment.children(path.as_bytes()));
+                names.map_or("no node\n".to_owned(), |names| show_names(&names))
             }
             "events" => {
                 let (oldest, events) = reader.events(number(args.next_pos())?);

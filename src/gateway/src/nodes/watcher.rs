@@ -1,8 +1,7 @@
 //! One connection's node watchers, and what there is to tell it.
 
 use super::NodeHub;
-use bytes::Bytes;
-use keyspace::{AccessList, LeaseId, NodeView, Reader, Revision};
+use keyspace::{AccessList, LeaseId, Moment, NodeView, Reader, Revision};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -206,34 +205,22 @@ impl NodeWatcher {
         (revision, node)
     }
 
-    /// Reads a node and the names right beneath it, in order, and leaves a watcher of its children
-    /// as [`NodeWatcher::node`] does; where none is wanted, no names are either.
+    /// Reads a node whose children are to be listed, and leaves a watcher of them as
+    /// [`NodeWatcher::node`] does. They are listed out of the moment that is returned, since that takes
+    /// its time, and whoever publishes must not wait for it. If it is not whole then, this is to be
+    /// done again.
     pub fn children(
         &self,
         path: &[u8],
-        wanted: impl Fn(Option<&NodeView>) -> bool,
-    ) -> (Revision, Option<(NodeView, Vec<Bytes>)>) {
-        loop {
-            let mut table = self.hub.shared.table.lock();
-            let moment = self.reader.moment();
-            let node = moment.node(path);
-            let wanted = wanted(node.as_ref());
-            if wanted {
-                table.arm(self.name, path, Once::Children, moment.revision());
-            }
-            // Listing takes its time, and whoever publishes must not wait for it.
-            drop(table);
-            let found = node.map(|node| {
-                let names = match wanted {
-                    true => moment.children(path),
-                    false => Vec::new(),
-                };
-                (node, names)
-            });
-            if moment.is_whole() {
-                return (moment.revision(), found);
-            }
+        wanted: impl FnOnce(Option<&NodeView>) -> bool,
+    ) -> (Moment, Option<NodeView>) {
+        let mut table = self.hub.shared.table.lock();
+        let moment = self.reader.moment();
+        let node = moment.node(path);
+        if wanted(node.as_ref()) {
+            table.arm(self.name, path, Once::Children, moment.revision());
         }
+        (moment, node)
     }
 
     /// Adds a watcher that is told always, of what happens after the revision that is returned.

@@ -324,8 +324,9 @@ fn leaves_no_trace(command: &Command, refusal: &Refusal) -> bool {
 
 /// Walks the tree from a node down; gathers every path.
 fn walk(reader: &Reader, path: &[u8], found: &mut BTreeSet<Vec<u8>>) {
-    let (_, listed) = reader.children(path, |_| true);
-    let (view, names) = listed.expect("what its parent lists exists");
+    let moment = reader.moment();
+    let view = moment.node(path).expect("what its parent lists exists");
+    let names = moment.children(path);
     assert_eq!(
         names.len(),
         view.children as usize,
