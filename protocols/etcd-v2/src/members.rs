@@ -111,7 +111,7 @@ async fn add(shared: &Shared, headers: &HeaderMap, body: Body) -> Result<Respons
         return Err(refused(MemberRefusal::Unhealthy.into(), ""));
     }
     let added = shared.gate.member_add(new, HEALTHY_AFTER).await;
-    let member = added.map_err(|error| refused(error, ""))?;
+    let (member, _) = added.map_err(|error| refused(error, ""))?;
     Ok(answer(shared, StatusCode::CREATED, &member))
 }
 
@@ -126,7 +126,7 @@ fn all_are_connected(shared: &Shared) -> bool {
 
 async fn remove(shared: &Shared, name: &str) -> Result<Response, Failure> {
     let id = id_of(name)?;
-    let removed = shared.gate.member_remove(id, HEALTHY_AFTER).await;
+    let removed = shared.gate.member_remove(id, None, HEALTHY_AFTER).await;
     removed.map_err(|error| match error {
         MemberError::Refused(MemberRefusal::NotFound) if shared.gate.is_removed(id) => {
             let text = format!("Member permanently removed: {id:x}");
@@ -189,6 +189,7 @@ fn refused(error: MemberError, name: &str) -> Failure {
             | MemberRefusal::NotLearner
             | MemberRefusal::LearnerNotReady
             | MemberRefusal::TooManyLearners
+            | MemberRefusal::OtherVersion
             | MemberRefusal::BadTransferee,
         )
         | MemberError::Unavailable(_) => internal(&error),

@@ -306,6 +306,8 @@ impl From<MemberRefusal> for Error {
             MemberRefusal::LearnerNotReady => LEARNER_NOT_READY,
             MemberRefusal::TooManyLearners => TOO_MANY_LEARNERS,
             MemberRefusal::BadTransferee => BAD_LEADER_TRANSFEREE,
+            // Nobody who speaks etcd's protocol asks for a version.
+            MemberRefusal::OtherVersion => UNHEALTHY,
         }
     }
 }

@@ -152,6 +152,7 @@ impl Ensemble {
                     number: Some(*number),
                     stream_urls: server.stream_urls.clone(),
                     second_port: Some(server.second_port),
+                    after: None,
                 })),
                 Some(member) => changes.extend(self.changed(member, server)?),
             }
@@ -328,6 +329,7 @@ fn host_and_port(text: &str) -> Option<(&str, u16)> {
 /// ZooKeeper's word for why the members did not change.
 pub fn code_of(refusal: MemberRefusal) -> Code {
     match refusal {
+        MemberRefusal::OtherVersion => Code::BadVersion,
         MemberRefusal::NotEnoughStarted
         | MemberRefusal::Unhealthy
         | MemberRefusal::LearnerNotReady => Code::NewConfigNoQuorum,
@@ -430,6 +432,7 @@ mod tests {
             number: Some(9),
             stream_urls: vec!["tcp://h9:3".to_owned()],
             second_port: Some(2),
+            after: None,
         };
         assert_eq!(
             plan(asked),

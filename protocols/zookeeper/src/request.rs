@@ -15,7 +15,7 @@ use gateway::keyspace::access::Identity;
 use gateway::keyspace::command::{Nodes, Turn};
 use gateway::keyspace::node::NodeAnswer;
 use gateway::keyspace::{Command, Outcome, Refusal, Revision};
-use gateway::{Answered, Error, MemberError};
+use gateway::{Answered, Description, Error, MemberError, NewMember};
 use std::slice;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -563,19 +563,32 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
             return Err(refuse(Code::ReconfigDisabled));
         }
         let desk = self.desk();
-        let changes = desk.ensemble().plan(asked).map_err(refuse)?;
+        let ensemble = desk.ensemble();
+        let changes = ensemble.plan(asked).map_err(refuse)?;
         if !desk.may_reconfigure() {
             return Err(refuse(Code::NoAuth));
         }
         let gate = &self.shared.gate;
+        // What was planned for these members is not done to others, whoever changes them meanwhile.
+        let mut version = ensemble.version.number;
         for change in changes {
+            let after = Some(version);
             let changed = match change {
-                Change::Remove(id) => gate.member_remove(id, CONNECTED_FOR).await,
-                Change::Add(new) => gate.member_add(new, CONNECTED_FOR).await.map(drop),
-                Change::Promote(id) => gate.member_promote(id).await,
-                Change::Describe(description) => gate.member_update(description).await,
+                Change::Remove(id) => gate.member_remove(id, after, CONNECTED_FOR).await,
+                Change::Add(new) => {
+                    let added = gate.member_add(NewMember { after, ..new }, CONNECTED_FOR);
+                    added.await.map(|(_, version)| version)
+                }
+                Change::Promote(id) => gate.member_promote(id, after).await,
+                Change::Describe(description) => {
+                    let description = Description {
+                        after,
+                        ..description
+                    };
+                    gate.member_update(description).await
+                }
             };
-            changed.map_err(|error| match error {
+            version = changed.map_err(|error| match error {
                 MemberError::Refused(refusal) => refuse(ensemble::code_of(refusal)),
                 MemberError::Unavailable(_) => Failure::Lost,
             })?;

@@ -318,30 +318,37 @@ impl Gate {
         self.shared.replica.roster_changes()
     }
 
-    /// Adds a member and answers with it. Where changes are checked, a quorum of those that vote
+    /// Adds a member and answers with it, and with the number of the members' version then, as
+    /// every change of them does. One that is to follow a version is refused after any other. Where changes are checked, a quorum of those that vote
     /// then must have been connected for so long.
     pub async fn member_add(
         &self,
         new: NewMember,
         connected_for: Duration,
-    ) -> Result<Member, MemberError> {
+    ) -> Result<(Member, u64), MemberError> {
         self.shared.replica.member_add(new, connected_for).await
     }
 
     /// Removes a member. Where changes are checked, a quorum of those that stay must have been
     /// connected for so long.
-    pub async fn member_remove(&self, id: u64, connected_for: Duration) -> Result<(), MemberError> {
-        self.shared.replica.member_remove(id, connected_for).await
+    pub async fn member_remove(
+        &self,
+        id: u64,
+        after: Option<u64>,
+        connected_for: Duration,
+    ) -> Result<u64, MemberError> {
+        let replica = &self.shared.replica;
+        replica.member_remove(id, after, connected_for).await
     }
 
     /// Changes what is known of a member, where its peers reach it above all.
-    pub async fn member_update(&self, description: Description) -> Result<(), MemberError> {
+    pub async fn member_update(&self, description: Description) -> Result<u64, MemberError> {
         self.shared.replica.describe(description).await
     }
 
     /// Gives a learner its vote.
-    pub async fn member_promote(&self, id: u64) -> Result<(), MemberError> {
-        self.shared.replica.member_promote(id).await
+    pub async fn member_promote(&self, id: u64, after: Option<u64>) -> Result<u64, MemberError> {
+        self.shared.replica.member_promote(id, after).await
     }
 
     /// Hands leadership to `to` and answers once it leads.

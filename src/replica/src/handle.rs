@@ -268,13 +268,14 @@ impl Handle {
         &self,
         new: NewMember,
         connected_for: Duration,
-    ) -> Result<Member, MemberError> {
+    ) -> Result<(Member, u64), MemberError> {
         let NewMember {
             peer_urls,
             learner,
             number,
             stream_urls,
             second_port,
+            after,
         } = new;
         let config = &self.shared.config;
         if config.strict_reconfig {
@@ -296,25 +297,32 @@ impl Handle {
             number,
             stream_urls,
             second_port,
+            after,
         };
-        self.change(change).await?;
+        let version = self.change(change).await?;
         let roster = Arc::clone(&self.shared.roster.read());
         // It may be gone again.
-        Ok(roster.get(id).cloned().unwrap_or_else(|| Member {
+        let member = roster.get(id).cloned().unwrap_or_else(|| Member {
             id,
             peer_urls,
             learner,
             ..Member::default()
-        }))
+        });
+        Ok((member, version))
     }
 
     /// Removes a member. Where changes are checked, a quorum of those that stay must have been
     /// connected for so long.
-    pub async fn member_remove(&self, id: u64, connected_for: Duration) -> Result<(), MemberError> {
+    pub async fn member_remove(
+        &self,
+        id: u64,
+        after: Option<u64>,
+        connected_for: Duration,
+    ) -> Result<u64, MemberError> {
         if self.shared.config.strict_reconfig {
             self.may_remove(id, so_long_ago(connected_for))?;
         }
-        self.change(MemberChange::Remove { id }).await
+        self.change(MemberChange::Remove { id, after }).await
     }
 
     /// etcd's `mayRemoveMember`.
@@ -341,7 +349,7 @@ impl Handle {
     }
 
     /// Changes what is known of a member, where its peers reach it above all.
-    pub async fn describe(&self, description: Description) -> Result<(), MemberError> {
+    pub async fn describe(&self, description: Description) -> Result<u64, MemberError> {
         let outcomes = self
             .propose_steps(vec![Step::Describe(description)])
             .await?;
@@ -349,37 +357,40 @@ impl Handle {
     }
 
     /// Gives a learner its vote. Any member can be asked: it asks the leader.
-    pub async fn member_promote(&self, id: u64) -> Result<(), MemberError> {
+    pub async fn member_promote(&self, id: u64, after: Option<u64>) -> Result<u64, MemberError> {
         let leader = self.shared.status.borrow().leader;
         if leader == self.shared.member {
-            return self.promote_leading(id).await;
+            return self.promote_leading(id, after).await;
         }
         let mut peer = call(&self.shared.peers, leader).ok_or(Unavailable::NoLeader)?;
         let request = PromoteCall {
             cluster: self.shared.cluster,
             id,
+            after,
         };
         let timeout = self.shared.config.request_timeout();
         let answer = tokio::time::timeout(timeout, peer.promote(request)).await;
         let answer = answer.map_err(|_| Unavailable::TimedOut)?;
-        match answer
-            .map_err(|_| Unavailable::TimedOut)?
-            .into_inner()
-            .result()
-        {
-            PromoteResult::Promoted => Ok(()),
+        let answer = answer.map_err(|_| Unavailable::TimedOut)?.into_inner();
+        match answer.result() {
+            PromoteResult::Promoted => Ok(answer.version),
             PromoteResult::NotLeader => Err(Unavailable::LeaderChanged.into()),
             PromoteResult::NotFound => Err(MemberRefusal::NotFound.into()),
             PromoteResult::NotLearner => Err(MemberRefusal::NotLearner.into()),
             PromoteResult::LearnerNotReady => Err(MemberRefusal::LearnerNotReady.into()),
             PromoteResult::NotEnoughStarted => Err(MemberRefusal::NotEnoughStarted.into()),
+            PromoteResult::OtherVersion => Err(MemberRefusal::OtherVersion.into()),
             PromoteResult::Unknown => Err(Unavailable::TimedOut.into()),
         }
     }
 
-    pub(crate) async fn promote_leading(&self, id: u64) -> Result<(), MemberError> {
+    pub(crate) async fn promote_leading(
+        &self,
+        id: u64,
+        after: Option<u64>,
+    ) -> Result<u64, MemberError> {
         let roster = Arc::clone(&self.shared.roster.read());
-        roster.check(&MemberChange::Promote { id })?;
+        roster.check(&MemberChange::Promote { id, after })?;
         let (reply, matches) = oneshot::channel();
         self.shared.inbox.order(Order::Matches(reply));
         let matches = matches.await.map_err(|_| Unavailable::Stopped)?;
@@ -392,12 +403,13 @@ impl Handle {
         if self.shared.config.strict_reconfig && !roster.may_promote() {
             return Err(MemberRefusal::NotEnoughStarted.into());
         }
-        self.change(MemberChange::Promote { id }).await?;
+        let version = self.change(MemberChange::Promote { id, after }).await?;
         self.shared.stats.promotions.add(1);
-        Ok(())
+        Ok(version)
     }
 
-    async fn change(&self, change: MemberChange) -> Result<(), MemberError> {
+    /// The number of the roster's version then.
+    async fn change(&self, change: MemberChange) -> Result<u64, MemberError> {
         let began = Instant::now();
         let (to, answer) = oneshot::channel();
         let permit = self.shared.in_flight.admit(0)?;
@@ -618,7 +630,7 @@ fn so_long_ago(age: Duration) -> Instant {
     now.checked_sub(age).unwrap_or(now)
 }
 
-fn roster_outcome(outcomes: Vec<StepOutcome>) -> Result<(), MemberError> {
+fn roster_outcome(outcomes: Vec<StepOutcome>) -> Result<u64, MemberError> {
     let roster = outcomes.into_iter().find_map(|outcome| match outcome {
         StepOutcome::Roster(outcome) => Some(outcome),
         StepOutcome::Answered(_) => None,

@@ -106,6 +106,9 @@ pub enum MemberRefusal {
     /// There are as many learners as allowed.
     #[error("too many learners")]
     TooManyLearners,
+    /// The members have changed since the version that the change was to follow.
+    #[error("members have changed meanwhile")]
+    OtherVersion,
     /// Leadership cannot go to that member.
     #[error("bad transferee")]
     BadTransferee,

@@ -126,8 +126,8 @@ pub struct Answered {
 pub enum StepOutcome {
     /// Of a command.
     Answered(Answered),
-    /// Of a change to the roster.
-    Roster(Result<(), MemberRefusal>),
+    /// Of a change to the roster: the number of its version then.
+    Roster(Result<u64, MemberRefusal>),
 }
 
 /// Is told of every command, in order, right after readers can see what it did.
@@ -283,10 +283,11 @@ impl Machine {
                     return nothing;
                 }
                 let outcome = self.roster.change(&request.change);
-                self.note_roster(true, &outcome);
                 Effect {
                     change: outcome.is_ok().then(|| request.change.clone()),
-                    steps: Some(vec![StepOutcome::Roster(outcome)]),
+                    steps: Some(vec![StepOutcome::Roster(
+                        outcome.map(|()| self.note_roster(true)),
+                    )]),
                 }
             }
         }
@@ -309,18 +310,20 @@ impl Machine {
                 })
             }
             Step::Describe(description) => {
-                let outcome = self.roster.describe(description);
-                self.note_roster(false, &outcome);
-                StepOutcome::Roster(outcome)
+                let moved = self.roster.describe(description);
+                StepOutcome::Roster(moved.map(|moved| match moved {
+                    true => self.note_roster(false),
+                    false => self.roster.version().number,
+                }))
             }
         }
     }
 
-    fn note_roster(&mut self, membership: bool, outcome: &Result<(), MemberRefusal>) {
-        if outcome.is_ok() {
-            let (revision, wall) = (self.revision(), self.keyspace.wall());
-            self.roster.changed(membership, revision, wall);
-        }
+    /// Notes that the roster changed, and answers the number of its version now.
+    fn note_roster(&mut self, membership: bool) -> u64 {
+        let (revision, wall) = (self.revision(), self.keyspace.wall());
+        self.roster.changed(membership, revision, wall);
+        self.roster.version().number
     }
 
     /// Becomes `other`, for everyone who holds a reader already.

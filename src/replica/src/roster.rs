@@ -49,6 +49,8 @@ pub struct NewMember {
     pub stream_urls: Vec<String>,
     /// A second port for its peers, for those who expect two.
     pub second_port: Option<u16>,
+    /// The number of the version of the members that it is to follow; none for any.
+    pub after: Option<u64>,
 }
 
 /// The members and those that were removed (whose ids never come back).
@@ -105,6 +107,9 @@ pub enum MemberChange {
         /// A second port for its peers, for those who expect two.
         #[n(6)]
         second_port: Option<u16>,
+        /// The number of the version that it is to follow; none for any.
+        #[n(7)]
+        after: Option<u64>,
     },
     /// A member goes for good.
     #[n(1)]
@@ -112,6 +117,9 @@ pub enum MemberChange {
         /// Its id.
         #[n(0)]
         id: u64,
+        /// The number of the version that it is to follow; none for any.
+        #[n(1)]
+        after: Option<u64>,
     },
     /// A learner gets its vote.
     #[n(2)]
@@ -119,6 +127,9 @@ pub enum MemberChange {
         /// Its id.
         #[n(0)]
         id: u64,
+        /// The number of the version that it is to follow; none for any.
+        #[n(1)]
+        after: Option<u64>,
     },
 }
 
@@ -127,8 +138,16 @@ impl MemberChange {
     pub fn id(&self) -> u64 {
         match self {
             MemberChange::Add { id, .. }
-            | MemberChange::Remove { id }
-            | MemberChange::Promote { id } => *id,
+            | MemberChange::Remove { id, .. }
+            | MemberChange::Promote { id, .. } => *id,
+        }
+    }
+
+    fn after(&self) -> Option<u64> {
+        match self {
+            MemberChange::Add { after, .. }
+            | MemberChange::Remove { after, .. }
+            | MemberChange::Promote { after, .. } => *after,
         }
     }
 }
@@ -154,6 +173,9 @@ pub struct Description {
     /// A second port for its peers, for those who expect two.
     #[n(5)]
     pub second_port: Option<u16>,
+    /// The number of the version that it is to follow; none for any.
+    #[n(6)]
+    pub after: Option<u64>,
 }
 
 impl Roster {
@@ -219,6 +241,7 @@ impl Roster {
 
     /// Whether a change is possible now (etcd's `ValidateConfigurationChange`).
     pub fn check(&self, change: &MemberChange) -> Result<(), MemberRefusal> {
+        self.check_version(change.after())?;
         if self.is_removed(change.id()) {
             return Err(MemberRefusal::NotFound);
         }
@@ -231,6 +254,7 @@ impl Roster {
                 number,
                 stream_urls: _,
                 second_port: _,
+                after: _,
             } => {
                 let is_taken = |member: &Member| Some(member.number) == *number;
                 if self.members.contains_key(id) || self.members.values().any(is_taken) {
@@ -242,7 +266,7 @@ impl Roster {
                 }
                 Ok(())
             }
-            MemberChange::Remove { id } => {
+            MemberChange::Remove { id, after: _ } => {
                 let last_vote = self.voters() == [*id];
                 match self.members.get(id) {
                     None => Err(MemberRefusal::NotFound),
@@ -251,11 +275,19 @@ impl Roster {
                     Some(_) => Ok(()),
                 }
             }
-            MemberChange::Promote { id } => match self.members.get(id) {
+            MemberChange::Promote { id, after: _ } => match self.members.get(id) {
                 None => Err(MemberRefusal::NotFound),
                 Some(member) if !member.learner => Err(MemberRefusal::NotLearner),
                 Some(_) => Ok(()),
             },
+        }
+    }
+
+    /// Whoever planned a change for other members than these would be surprised by what comes of it.
+    fn check_version(&self, after: Option<u64>) -> Result<(), MemberRefusal> {
+        match after.is_none_or(|after| after == self.version.number) {
+            true => Ok(()),
+            false => Err(MemberRefusal::OtherVersion),
         }
     }
 
@@ -279,6 +311,7 @@ impl Roster {
                 number,
                 stream_urls,
                 second_port,
+                after: _,
             } => {
                 let number = number.unwrap_or(self.last_number.saturating_add(1));
                 self.last_number = self.last_number.max(number);
@@ -293,11 +326,11 @@ impl Roster {
                 };
                 self.members.insert(*id, member);
             }
-            MemberChange::Remove { id } => {
+            MemberChange::Remove { id, after: _ } => {
                 self.members.remove(id);
                 self.removed.insert(*id);
             }
-            MemberChange::Promote { id } => {
+            MemberChange::Promote { id, after: _ } => {
                 if let Some(member) = self.members.get_mut(id) {
                     member.learner = false;
                 }
@@ -306,14 +339,17 @@ impl Roster {
         Ok(())
     }
 
-    /// Changes what a member is called or where it is reached.
-    pub fn describe(&mut self, description: &Description) -> Result<(), MemberRefusal> {
+    /// Changes what a member is called or where it is reached; whether the latter changed, as far as
+    /// peers and those clients are concerned that do not speak HTTP.
+    pub fn describe(&mut self, description: &Description) -> Result<bool, MemberRefusal> {
+        self.check_version(description.after)?;
         if let Some(peer_urls) = &description.peer_urls {
             self.check_peer_urls(description.id, peer_urls)?;
         }
         let Some(member) = self.members.get_mut(&description.id) else {
             return Err(MemberRefusal::NotFound);
         };
+        let before = member.clone();
         if let Some(name) = &description.name {
             member.name.clone_from(name);
         }
@@ -327,7 +363,9 @@ impl Roster {
             member.stream_urls.clone_from(urls);
         }
         member.second_port = description.second_port.or(member.second_port);
-        Ok(())
+        Ok(member.peer_urls != before.peer_urls
+            || member.stream_urls != before.stream_urls
+            || member.second_port != before.second_port)
     }
 
     /// Whether, counting those that have started, a quorum remains possible when a voter joins
@@ -367,5 +405,67 @@ impl Roster {
         self.removed.extend(others);
         self.removed.remove(&id);
         self.members.insert(id, member);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member(id: u64) -> Member {
+        Member {
+            id,
+            peer_urls: vec![format!("http://m{id}:2380")],
+            ..Member::default()
+        }
+    }
+
+    /// Of two who planned a change for the same members, one is told that they are others now.
+    #[test]
+    fn changes_follow_the_version_they_were_planned_for() {
+        let mut roster = Roster::new([1, 2, 3, 4].map(member));
+        roster.changed(true, Revision(7), WallMs(0));
+        let planned = Some(roster.version().number);
+        let remove = |id| MemberChange::Remove { id, after: planned };
+        assert_eq!(roster.change(&remove(1)), Ok(()));
+        roster.changed(true, Revision(7), WallMs(0));
+
+        let late = [
+            remove(2),
+            MemberChange::Promote {
+                id: 2,
+                after: planned,
+            },
+            MemberChange::Add {
+                id: 9,
+                peer_urls: vec!["http://m9:2380".to_owned()],
+                learner: false,
+                learners_max: 1,
+                number: None,
+                stream_urls: Vec::new(),
+                second_port: None,
+                after: planned,
+            },
+        ];
+        let before = roster.clone();
+        for change in late {
+            let refused = Err(MemberRefusal::OtherVersion);
+            assert_eq!(roster.change(&change), refused, "{change:?}");
+        }
+        let moved = |after| Description {
+            id: 2,
+            peer_urls: Some(vec!["http://m2:1".to_owned()]),
+            after,
+            ..Description::default()
+        };
+        let refused = Err(MemberRefusal::OtherVersion);
+        assert_eq!(roster.describe(&moved(planned)), refused);
+        assert_eq!(roster, before);
+
+        let now = Some(roster.version().number);
+        assert_eq!(roster.describe(&moved(now)), Ok(true));
+        assert_eq!(roster.describe(&moved(None)), Ok(false), "it is there");
+        let any = MemberChange::Remove { id: 3, after: None };
+        assert_eq!(roster.change(&any), Ok(()));
     }
 }

@@ -219,7 +219,7 @@ async fn a_learner_joins_catches_up_and_is_promoted() -> anyhow::Result<()> {
     put_all(&nodes[0], "a", 20).await?;
     let mut joining = newcomer("late", &nodes)?;
     let urls = joining.config.peer_urls.clone();
-    let added = nodes[0]
+    let (added, _) = nodes[0]
         .handle()
         .member_add(new(urls.clone(), true), HEALTHY_AFTER)
         .await?;
@@ -233,7 +233,7 @@ async fn a_learner_joins_catches_up_and_is_promoted() -> anyhow::Result<()> {
         .member_add(new(shared, false), HEALTHY_AFTER)
         .await;
     assert_eq!(again, Err(MemberRefusal::PeerUrlExists.into()));
-    let early = nodes[0].handle().member_promote(added.id).await;
+    let early = nodes[0].handle().member_promote(added.id, None).await;
     assert_eq!(early, Err(MemberRefusal::LearnerNotReady.into()));
     let second = newcomer("second", &nodes)?;
     let many = nodes[0]
@@ -248,9 +248,9 @@ async fn a_learner_joins_catches_up_and_is_promoted() -> anyhow::Result<()> {
     assert!(joining.handle().status().learner);
     assert_eq!(range_count(joining.handle()), 20);
     // Asked at the learner, answered by the leader.
-    joining.handle().member_promote(added.id).await?;
+    joining.handle().member_promote(added.id, None).await?;
     eventually(|| !joining.handle().status().learner).await;
-    let again = nodes[0].handle().member_promote(added.id).await;
+    let again = nodes[0].handle().member_promote(added.id, None).await;
     assert_eq!(again, Err(MemberRefusal::NotLearner.into()));
     nodes.push(joining);
     put_all(&nodes[1], "b", 5).await?;
@@ -282,7 +282,7 @@ async fn a_member_may_wait_until_it_is_added() -> anyhow::Result<()> {
     let id = waiting.id();
     nodes[leads]
         .handle()
-        .member_remove(id, Duration::ZERO)
+        .member_remove(id, None, Duration::ZERO)
         .await?;
     let failure = waiting.handle().failed().await;
     assert!(matches!(*failure, Failure::Removed), "{failure}");
@@ -298,13 +298,13 @@ async fn a_removed_member_stops() -> anyhow::Result<()> {
     let removed = nodes[follower].id();
     nodes[leads]
         .handle()
-        .member_remove(removed, HEALTHY_AFTER)
+        .member_remove(removed, None, HEALTHY_AFTER)
         .await?;
     let failure = nodes[follower].handle().failed().await;
     assert!(matches!(*failure, Failure::Removed), "{failure}");
     let again = nodes[leads]
         .handle()
-        .member_remove(removed, HEALTHY_AFTER)
+        .member_remove(removed, None, HEALTHY_AFTER)
         .await;
     assert_eq!(again, Err(MemberError::Refused(MemberRefusal::NotFound)));
     nodes[follower].kill().await;
@@ -313,7 +313,7 @@ async fn a_removed_member_stops() -> anyhow::Result<()> {
     let removed = nodes[leads].id();
     nodes[leads]
         .handle()
-        .member_remove(removed, HEALTHY_AFTER)
+        .member_remove(removed, None, HEALTHY_AFTER)
         .await?;
     let failure = nodes[leads].handle().failed().await;
     assert!(matches!(*failure, Failure::Removed), "{failure}");
@@ -334,7 +334,7 @@ async fn a_member_removed_while_away_stops_when_it_comes_back() -> anyhow::Resul
     nodes[away].kill().await;
     nodes[leads]
         .handle()
-        .member_remove(removed, HEALTHY_AFTER)
+        .member_remove(removed, None, HEALTHY_AFTER)
         .await?;
     nodes[away].start().await?;
     let failure = nodes[away].handle().failed().await;
@@ -379,10 +379,10 @@ async fn while_a_member_is_down_only_that_one_may_be_removed() -> anyhow::Result
         HEALTHY_AFTER,
     );
     assert_eq!(added.await, Err(MemberRefusal::Unhealthy.into()));
-    let removed = handle.member_remove(up_id, HEALTHY_AFTER).await;
+    let removed = handle.member_remove(up_id, None, HEALTHY_AFTER).await;
     assert_eq!(removed, Err(MemberRefusal::Unhealthy.into()));
     // It is down once its connection is known to be lost.
-    while let Err(refused) = handle.member_remove(down_id, HEALTHY_AFTER).await {
+    while let Err(refused) = handle.member_remove(down_id, None, HEALTHY_AFTER).await {
         assert_eq!(refused, MemberRefusal::Unhealthy.into());
         tokio::task::yield_now().await;
     }

@@ -355,7 +355,7 @@ fn show(committed: &Committed<Token>, outcomes: Option<&[StepOutcome]>) -> Strin
     for outcome in outcomes {
         let written = match outcome {
             StepOutcome::Answered(answered) => write!(text, " revision={}", answered.revision),
-            StepOutcome::Roster(Ok(())) => Ok(()),
+            StepOutcome::Roster(Ok(_)) => Ok(()),
             StepOutcome::Roster(Err(refusal)) => write!(text, " refused: {refusal}"),
         };
         written.expect("writing to memory cannot fail");
@@ -406,8 +406,8 @@ impl Cluster {
             _ => {
                 let id = id(args.next_pos())?;
                 let change = match verb {
-                    "remove" => MemberChange::Remove { id },
-                    "promote" => MemberChange::Promote { id },
+                    "remove" => MemberChange::Remove { id, after: None },
+                    "promote" => MemberChange::Promote { id, after: None },
                     _ => MemberChange::Add {
                         id,
                         peer_urls: member(id).peer_urls,
@@ -416,6 +416,7 @@ impl Cluster {
                         number: None,
                         stream_urls: Vec::new(),
                         second_port: None,
+                        after: None,
                     },
                 };
                 node.proposals.push_change(change, token);

@@ -643,7 +643,7 @@ fn answer(outcomes: Option<Vec<StepOutcome>>, waiters: Waiters<Token>, out: &mut
         assert_eq!(steps_len, 1, "every proposal here is one step");
         let answer = match outcomes.next().expect("an outcome for every step") {
             StepOutcome::Answered(answered) => Answer::Answered(answered),
-            StepOutcome::Roster(outcome) => Answer::Roster(outcome),
+            StepOutcome::Roster(outcome) => Answer::Roster(outcome.map(drop)),
         };
         out.answers.push((token, answer));
     }

@@ -134,11 +134,13 @@ impl World {
         let newest = roster.members().map(|m| applied(m.id)).max().unwrap_or(0);
         let voters = roster.voters();
         let change = match roster.learners().first() {
-            Some(&id) if applied(id) + PROMOTION_LAG >= newest => MemberChange::Promote { id },
+            Some(&id) if applied(id) + PROMOTION_LAG >= newest => {
+                MemberChange::Promote { id, after: None }
+            }
             Some(_) => return Ok(()),
             None if voters.len() >= self.options.members as usize + SPARE_MEMBERS => {
                 let id = voters[(draw % voters.len() as u64) as usize];
-                MemberChange::Remove { id }
+                MemberChange::Remove { id, after: None }
             }
             None => {
                 let id = self.hosts.keys().max().map_or(1, |id| id + 1);
@@ -150,6 +152,7 @@ impl World {
                     number: None,
                     stream_urls: Vec::new(),
                     second_port: None,
+                    after: None,
                 }
             }
         };

@@ -21,7 +21,7 @@ impl Ops {
             ..NewMember::default()
         };
         self.gate.reader().check_root(&self.by)?;
-        let member = self.gate.member_add(new, HEALTHY_AFTER).await?;
+        let (member, _) = self.gate.member_add(new, HEALTHY_AFTER).await?;
         Ok(MemberAddResponse {
             header: self.cluster_header(),
             member: Some(message(member)),
@@ -35,7 +35,8 @@ impl Ops {
         request: MemberRemoveRequest,
     ) -> Result<MemberRemoveResponse, Error> {
         self.gate.reader().check_root(&self.by)?;
-        self.gate.member_remove(request.id, HEALTHY_AFTER).await?;
+        let gate = &self.gate;
+        gate.member_remove(request.id, None, HEALTHY_AFTER).await?;
         Ok(MemberRemoveResponse {
             header: self.cluster_header(),
             members: self.members(),
@@ -81,7 +82,7 @@ impl Ops {
         request: MemberPromoteRequest,
     ) -> Result<MemberPromoteResponse, Error> {
         self.gate.reader().check_root(&self.by)?;
-        self.gate.member_promote(request.id).await?;
+        self.gate.member_promote(request.id, None).await?;
         Ok(MemberPromoteResponse {
             header: self.cluster_header(),
             members: self.members(),

@@ -119,7 +119,7 @@ impl Applier {
         let described = effect.steps.as_ref().is_some_and(|outcomes| {
             outcomes
                 .iter()
-                .any(|outcome| matches!(outcome, StepOutcome::Roster(Ok(()))))
+                .any(|outcome| matches!(outcome, StepOutcome::Roster(Ok(_))))
         });
         let shared = &self.watch.shared;
         if is_change || described {

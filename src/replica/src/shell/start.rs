@@ -521,10 +521,11 @@ async fn publish(handle: Handle) {
             peer_urls: None,
             stream_urls: Some(config.stream_urls.clone()),
             second_port: None,
+            after: None,
         };
         let described = match known {
             true => Ok(()),
-            false => handle.describe(description).await,
+            false => handle.describe(description).await.map(drop),
         };
         match described {
             Ok(()) => {

@@ -200,8 +200,10 @@ impl Peer for PeerService {
     ) -> Result<Response<PromoteAnswer>, Status> {
         let call = request.into_inner();
         self.check_cluster(call.cluster)?;
-        let result = match self.handle.promote_leading(call.id).await {
-            Ok(()) => PromoteResult::Promoted,
+        let promoted = self.handle.promote_leading(call.id, call.after).await;
+        let version = *promoted.as_ref().unwrap_or(&0);
+        let result = match promoted {
+            Ok(_) => PromoteResult::Promoted,
             Err(MemberError::Unavailable(Unavailable::NotLeader)) => PromoteResult::NotLeader,
             Err(MemberError::Refused(MemberRefusal::NotFound)) => PromoteResult::NotFound,
             Err(MemberError::Refused(MemberRefusal::NotLearner)) => PromoteResult::NotLearner,
@@ -211,9 +213,11 @@ impl Peer for PeerService {
             Err(MemberError::Refused(MemberRefusal::NotEnoughStarted)) => {
                 PromoteResult::NotEnoughStarted
             }
+            Err(MemberError::Refused(MemberRefusal::OtherVersion)) => PromoteResult::OtherVersion,
             Err(MemberError::Refused(_) | MemberError::Unavailable(_)) => PromoteResult::Unknown,
         };
         Ok(Response::new(PromoteAnswer {
+            version,
             result: result.into(),
         }))
     }
