@@ -44,7 +44,7 @@ pub struct LeaseView {
 
 /// What [`Reader::find_events`] found.
 pub struct EventsFound {
-    /// The oldest event that is kept; the next one if none is.
+    /// The oldest index from which on no event is missing.
     pub oldest: u64,
     /// The newest event that has happened.
     pub newest: u64,
@@ -254,7 +254,7 @@ impl Reader {
     }
 
     /// The node events from `index` on, as far as they are kept, and beside them the index of the
-    /// oldest that is kept (the next one's if none is).
+    /// oldest from which on none is missing.
     pub fn events(&self, index: u64) -> (u64, Vec<Event>) {
         let found = self.find_events(index, usize::MAX, |_| true);
         (found.oldest, found.events)
@@ -272,7 +272,7 @@ impl Reader {
         let newest = shared.event();
         let found = ring.from(index).filter(|event| wanted(event));
         EventsFound {
-            oldest: ring.events.front().map_or(newest + 1, |event| event.index),
+            oldest: ring.oldest(),
             newest,
             events: found.take(events_max).cloned().collect(),
         }

@@ -12,6 +12,10 @@ const BYTES_MAX: usize = 64 << 20;
 /// What an event counts beside the node's name and its values.
 const EVENT_BYTES: usize = 256;
 
+/// The counter before the first event. Like etcd v2's it is never 0, which to clients is no index: who
+/// has seen this one can ask for what comes after it.
+pub(crate) const FOUNDED: u64 = 1;
+
 /// The events, oldest first.
 #[derive(Default)]
 pub(crate) struct Ring {
@@ -30,6 +34,13 @@ impl Ring {
             let oldest = self.events.pop_front().expect("there are several");
             self.bytes -= cost(&oldest);
         }
+    }
+
+    /// The oldest index from which on all that has happened is known.
+    pub fn oldest(&self) -> u64 {
+        let kept = self.events.front().map(|event| event.index);
+        // Before the very first one nothing has happened.
+        kept.filter(|index| *index > FOUNDED + 1).unwrap_or(FOUNDED)
     }
 
     /// The events from `index` on.
@@ -72,9 +83,9 @@ mod tests {
         let (oldest, events) = reader.events(1);
         assert_eq!(
             (oldest, events.len(), reader.event()),
-            (6, EVENTS_MAX, 1005)
+            (7, EVENTS_MAX, 1006)
         );
-        assert_eq!(reader.events(1005).1.len(), 1);
+        assert_eq!(reader.events(1006).1.len(), 1);
     }
 
     /// Each event shows the value that was there before, too: three of 10 MiB take 60.
@@ -98,9 +109,9 @@ mod tests {
         };
         let large = 10 << 20;
         let oldest = [large; 5].map(|bytes| put("/a", bytes));
-        assert_eq!(oldest, [1, 1, 1, 2, 3]);
-        assert_eq!(put("/b", 1), 3);
-        assert_eq!(put("/c", BYTES_MAX), 7);
-        assert_eq!(put("/b", 1), 8);
+        assert_eq!(oldest, [1, 1, 1, 3, 4]);
+        assert_eq!(put("/b", 1), 4);
+        assert_eq!(put("/c", BYTES_MAX), 8);
+        assert_eq!(put("/b", 1), 9);
     }
 }

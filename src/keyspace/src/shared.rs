@@ -17,7 +17,7 @@ use crate::history::History;
 use crate::index::Index;
 use crate::lease::Leases;
 use crate::node::Event;
-use crate::ring::Ring;
+use crate::ring::{FOUNDED, Ring};
 use crate::slot::Slot;
 use crate::tree::Tree;
 use crate::types::{Revision, Span};
@@ -80,7 +80,7 @@ impl Shared {
             bytes: AtomicU64::new(0),
             revision: AtomicU64::new(revision),
             compacted: AtomicU64::new(compacted),
-            event: AtomicU64::new(0),
+            event: AtomicU64::new(FOUNDED),
             stepped: AtomicU64::new(0),
             cuts: Arc::new(()),
         }

@@ -106,14 +106,7 @@ impl<'a> Session<'a> {
     pub fn begin(&mut self) -> Result<()> {
         let runtime = self.runtime;
         let root = Ask::plain("GET", "/v2/keys/?quorum=true");
-        runtime.block_on(self.rebase(&root))?;
-        if self.mask.first_index == 0 {
-            // 0 is also what an answer says that knows no index.
-            runtime.block_on(self.plain("PUT", "/begin"))?;
-            runtime.block_on(self.plain("DELETE", "/begin"))?;
-            runtime.block_on(self.rebase(&root))?;
-        }
-        Ok(())
+        runtime.block_on(self.rebase(&root))
     }
 
     async fn rebase(&mut self, ask: &Ask) -> Result<()> {

@@ -18,12 +18,15 @@ fn content(server: &Server, method: &str, path: &str, form: &str) -> String {
 async fn what_v2_wrote_survives_a_kill_and_is_everyones() {
     let dir = tempfile::tempdir().expect("a directory");
     let mut server = Server::start(dir.path(), &[]);
+    // To clients 0 is no index: they would wait for the next event, and miss the first.
+    let (head, _) = ask(&server, "GET", "/v2/keys/a", "");
+    assert!(head.contains("X-Etcd-Index: 1"), "{head}");
     let (head, set) = ask(&server, "PUT", "/v2/keys/a/k", "value=x");
     assert!(head.starts_with("HTTP/1.1 201 Created"), "{head}");
     assert_eq!(
         set,
         "{\"action\":\"set\",\"node\":{\"key\":\"/a/k\",\"value\":\"x\",\
-         \"modifiedIndex\":1,\"createdIndex\":1}}\n"
+         \"modifiedIndex\":2,\"createdIndex\":2}}\n"
     );
     put(&mut server.kv().await, "/a/by-v3", "y").await;
     server.signal("-KILL");
@@ -32,9 +35,9 @@ async fn what_v2_wrote_survives_a_kill_and_is_everyones() {
     assert_eq!(
         content(&server, "GET", "/v2/keys/a", ""),
         "{\"action\":\"get\",\"node\":{\"key\":\"/a\",\"dir\":true,\"nodes\":[\
-         {\"key\":\"/a/by-v3\",\"value\":\"y\",\"modifiedIndex\":2,\"createdIndex\":2},\
-         {\"key\":\"/a/k\",\"value\":\"x\",\"modifiedIndex\":1,\"createdIndex\":1}],\
-         \"modifiedIndex\":1,\"createdIndex\":1}}\n"
+         {\"key\":\"/a/by-v3\",\"value\":\"y\",\"modifiedIndex\":3,\"createdIndex\":3},\
+         {\"key\":\"/a/k\",\"value\":\"x\",\"modifiedIndex\":2,\"createdIndex\":2}],\
+         \"modifiedIndex\":2,\"createdIndex\":2}}\n"
     );
     let metrics = server.get("/metrics");
     let counted = "\netcd_debugging_store_reads_total{action=\"get\"} 1\n";
@@ -42,10 +45,10 @@ async fn what_v2_wrote_survives_a_kill_and_is_everyones() {
     let (head, event) = ask(
         &server,
         "GET",
-        "/v2/keys/a?wait=true&recursive=true&waitIndex=2",
+        "/v2/keys/a?wait=true&recursive=true&waitIndex=3",
         "",
     );
-    assert!(head.contains("X-Etcd-Index: 2"), "{head}");
+    assert!(head.contains("X-Etcd-Index: 3"), "{head}");
     assert!(
         event.contains("{\"action\":\"create\",\"node\":{\"key\":\"/a/by-v3\""),
         "{event}"
