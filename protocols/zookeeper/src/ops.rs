@@ -153,7 +153,7 @@ fn step(write: &Write<'_>, frames: &Bytes, caller: Caller<'_>) -> Result<NodeOp,
                 role,
                 ..value(*data, frames)
             };
-            Ok(op(path, tests, Action::Write(write), Cause::Set))
+            Ok(op(path, tests, Action::Write(write), Cause::Update))
         }
         Write::SetAcl { path, acl, version } => {
             let path = valid(path, frames, caller)?;
