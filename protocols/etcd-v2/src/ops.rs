@@ -3,9 +3,9 @@
 use crate::query::Query;
 use crate::time;
 use bytes::Bytes;
-use gateway::keyspace::WallMs;
 use gateway::keyspace::change::Cause;
 use gateway::keyspace::node::{Action, Deadline, NodeOp, NodeTest, NodeWrite, Parents, Sequence};
+use gateway::keyspace::{LeaseId, WallMs};
 
 /// The step that a PUT asks for, in etcd's order of checks (etcdserver/apply_v2.go). `now` is this
 /// member's clock, which times to live count from.
@@ -122,11 +122,12 @@ fn comparison(query: &Query) -> Option<NodeTest> {
     })
 }
 
-/// Sets the value, or keeps it, and lets go of a time to live that is not given anew. What the node is
-/// bound to by other protocols stays.
+/// Sets the value, or keeps it, and lets go of what ended the node: a time to live that is not given
+/// anew, or a lease. A session's node stays its session's.
 fn write(query: &Query, now: WallMs) -> NodeWrite {
     NodeWrite {
         value: Some(query.value.clone()).filter(|_| !query.refresh),
+        lease: Some(LeaseId::NONE),
         deadline: deadline(query, now),
         parents: Parents::Made,
         silent: query.refresh,

@@ -140,7 +140,8 @@ pub struct NodeWrite {
     /// The value is empty because there is none: some clients can tell.
     #[n(1)]
     pub null: bool,
-    /// Bind to this lease; none keeps the binding there is.
+    /// Bind to this lease, or with [`LeaseId::NONE`] to none, unless a session owns the node, which it
+    /// then keeps; none keeps the binding there is.
     #[n(2)]
     pub lease: Option<LeaseId>,
     /// What becomes of the node's deadline.

@@ -64,6 +64,9 @@ impl Writing<'_> {
                 });
             }
             Action::MakeDirectory { deadline, .. } => {
+                if self.is_of_session(previous.as_ref()) {
+                    return Err(NodeRefusal::NotDirectory(path));
+                }
                 self.make_directory(&path, *deadline, op.cause);
             }
             Action::Remove { recursive } => {
@@ -132,6 +135,17 @@ impl Writing<'_> {
         } else {
             Ok(())
         }
+    }
+
+    /// Whether a session owns the node: it is a file, and ends with it.
+    fn is_of_session(&self, node: Option<&NodeView>) -> bool {
+        let entry = node.and_then(|node| node.entry.as_ref());
+        let lease = entry.map_or(LeaseId::NONE, Entry::lease);
+        lease != LeaseId::NONE
+            && self.with_leases(|leases| {
+                let lease = leases.get(&lease);
+                lease.is_some_and(|lease| lease.session.is_some())
+            })
     }
 
     /// The refusal of what needs a node that is not there: what is in the way to it.
@@ -308,7 +322,10 @@ impl Writing<'_> {
             slot: previous.and_then(|node| Some(node.entry.as_ref()?.slot())),
             value: write.value.as_deref(),
             null: write.null,
-            lease: write.lease,
+            lease: write.lease.filter(|lease| {
+                let frees = *lease == LeaseId::NONE;
+                !(frees && self.is_of_session(previous))
+            }),
             event: self.next_event(path),
             reborn: write.reborn,
         };
