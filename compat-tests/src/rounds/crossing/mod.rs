@@ -40,9 +40,10 @@ use watchers::Watchers;
 
 /// Clients of each protocol.
 const CLIENTS: u32 = 4;
-/// Steps of each protocol that must be answered between two kills while all members serve. They take
-/// longer than what is bound to a time lives, which a new leader lets begin anew.
-const STEPS_BETWEEN: u64 = 500;
+/// Steps of each protocol that must be answered between two kills while all members serve, by turns. A
+/// new leader lets what is bound to a lease or a session live its full time again: some take longer than
+/// that, and some less.
+const STEPS_BETWEEN: [u64; 3] = [500, 1500, 100];
 /// As many while a member is down.
 const STEPS_WITHOUT: u64 = 50;
 /// The longest time that anything is bound to.
@@ -89,6 +90,7 @@ async fn run(cluster: &mut Cluster, count: usize) -> Result<History> {
     }
     for round in 1..=count {
         let victim = rand::rng().random_range(0..cluster.members.len());
+        let steps = STEPS_BETWEEN[round % STEPS_BETWEEN.len()];
         // A broken promise ends the run at once.
         tokio::select! {
             biased;
@@ -96,7 +98,7 @@ async fn run(cluster: &mut Cluster, count: usize) -> Result<History> {
                 ended??;
                 bail!("a client ended by itself");
             }
-            killed = kill_once(cluster, &shared, victim) => killed,
+            killed = kill_once(cluster, &shared, victim, steps) => killed,
         }
         .with_context(|| format!("round {round}, killing m{}", victim + 1))?;
     }
@@ -133,8 +135,13 @@ async fn make_parent(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-async fn kill_once(cluster: &mut Cluster, shared: &Shared, victim: usize) -> Result<()> {
-    progress(shared, STEPS_BETWEEN)
+async fn kill_once(
+    cluster: &mut Cluster,
+    shared: &Shared,
+    victim: usize,
+    steps_before: u64,
+) -> Result<()> {
+    progress(shared, steps_before)
         .await
         .context("before the kill")?;
     cluster.kill(victim);
