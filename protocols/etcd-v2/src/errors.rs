@@ -158,10 +158,12 @@ impl Error {
         Error::of_request(Code::InvalidField, "invalid key")
     }
 
-    /// Why a node is not shown, as of this index.
-    pub fn unseen(unseen: &Unseen, root: &Root, index: u64) -> Error {
+    /// Why the node at a path is not shown, as of this index.
+    pub fn unseen(unseen: &Unseen, root: &Root, path: &[u8], index: u64) -> Error {
         match unseen {
-            Unseen::Missing(key) => Error::of_state(Code::KeyNotFound, root.path(key), index),
+            Unseen::Missing(key) => {
+                Error::of_state(Code::KeyNotFound, root.missing(key, path), index)
+            }
             Unseen::File(key) => Error::of_state(Code::NotADirectory, root.path(key), index),
             Unseen::Restricted => Error::unauthorized(),
             // etcd would tell it, if it has the memory.
@@ -230,7 +232,7 @@ impl Asked<'_> {
     fn refused_at_node(&self, reason: NodeRefusal, index: u64) -> Error {
         let at = |code, path: &[u8]| Error::of_state(code, path, index);
         match reason {
-            NodeRefusal::Missing(key) => at(Code::KeyNotFound, self.root.path(&key)),
+            NodeRefusal::Missing(key) => at(Code::KeyNotFound, self.root.missing(&key, self.path)),
             NodeRefusal::NotDirectory(key) => at(Code::NotADirectory, self.root.path(&key)),
             NodeRefusal::Exists => at(Code::KeyExists, self.path),
             NodeRefusal::Directory => at(Code::NotAFile, self.path),

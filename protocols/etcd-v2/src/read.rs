@@ -58,15 +58,19 @@ struct Told {
     content: Result<Vec<u8>, Unseen>,
 }
 
-async fn tell(shared: &Arc<Shared>, wanted: Wanted) -> Result<(u64, Vec<u8>), Error> {
+async fn tell(shared: &Arc<Shared>, mut wanted: Wanted) -> Result<(u64, Vec<u8>), Error> {
     let mut told = wanted.look(shared, SMALL)?;
     if told.content == Err(Unseen::TooLarge) {
         let here = Arc::clone(shared);
-        let looked = shared.gate.read_aside(move || wanted.look(&here, LARGE));
-        told = looked.await??;
+        let looked = shared
+            .gate
+            .read_aside(move || (wanted.look(&here, LARGE), wanted));
+        let (looked, back) = looked.await?;
+        (told, wanted) = (looked?, back);
     }
     let Told { index, content } = told;
-    let content = content.map_err(|unseen| Error::unseen(&unseen, &shared.options.root, index))?;
+    let root = &shared.options.root;
+    let content = content.map_err(|unseen| Error::unseen(&unseen, root, &wanted.path, index))?;
     Ok((index, content))
 }
 

@@ -40,6 +40,20 @@ impl Root {
             Some(_) | None => b"/",
         }
     }
+
+    /// The path of the first key that is missing on the way to `wanted`, a path. Clients know of no
+    /// root that is not there: what is missing then is what lies right beneath it.
+    pub fn missing<'k>(&self, key: &'k [u8], wanted: &'k [u8]) -> &'k [u8] {
+        match self.path(key) {
+            b"/" => {
+                let names = wanted.split_inclusive(|byte| *byte == b'/');
+                let len = names.take(2).map(<[u8]>::len).sum();
+                let first = &wanted[..len];
+                first.strip_suffix(b"/").unwrap_or(first)
+            }
+            path => path,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -59,6 +73,20 @@ mod tests {
             assert_eq!(root.path(key.as_bytes()), path.as_bytes());
         }
         assert_eq!(apps.path(b"/apps"), b"/");
+    }
+
+    #[test]
+    fn a_root_that_is_missing_is_not_told() {
+        let apps = Root::at("/apps/v2").expect("a path");
+        for (missing, wanted, told) in [
+            ("/apps", "/a/b", "/a"),
+            ("/apps/v2", "/a", "/a"),
+            ("/apps/v2/a", "/a/b", "/a"),
+            ("/apps/v2/a/b", "/a/b", "/a/b"),
+        ] {
+            let path = apps.missing(missing.as_bytes(), wanted.as_bytes());
+            assert_eq!(path, told.as_bytes(), "{missing}");
+        }
     }
 
     #[test]

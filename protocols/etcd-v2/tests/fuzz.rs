@@ -80,7 +80,10 @@ fn assert_told(keyspace: &Keyspace, root: &Root, path: &[u8]) {
         };
         match reading.node(&root.key(path)) {
             Ok(told) => assert_json(&told),
-            Err(unseen) => assert_json(&Error::unseen(&unseen, root, moment.event()).encode()),
+            Err(unseen) => {
+                let error = Error::unseen(&unseen, root, path, moment.event());
+                assert_json(&error.encode());
+            }
         }
     }
 }

@@ -101,7 +101,7 @@ impl Story {
             listed: Cell::default(),
         };
         let read = reading.node(&self.root.key(path.as_bytes()));
-        read.map_err(|unseen| Error::unseen(&unseen, &self.root, moment.event()))
+        read.map_err(|unseen| Error::unseen(&unseen, &self.root, path.as_bytes(), moment.event()))
     }
 
     fn request(&mut self, method: Method, path: &str, form: &str) -> Result<Vec<u8>, Error> {
