@@ -197,10 +197,6 @@ impl Office<'_> {
         })
     }
 
-    fn is_alone(&self) -> bool {
-        self.gate.members().len() == 1
-    }
-
     fn show_configuration(&self) -> Value {
         let options = self.options;
         let millis = |time: std::time::Duration| u64::try_from(time.as_millis()).ok();
@@ -212,7 +208,7 @@ impl Office<'_> {
             "max_client_cnxns": options.connections_per_address_max,
             "min_session_timeout": millis(options.timeout_min()),
             "max_session_timeout": millis(options.timeout_max()),
-            "server_id": self.gate.status().member,
+            "server_id": self.number_of(self.gate.status().member),
             "client_port_listen_backlog": -1,
         });
         if let Some(port) = options.secure_client_port {
@@ -254,7 +250,7 @@ impl Office<'_> {
         let leader = members.iter().find(|member| member.id == status.leader);
         Ok(json!({
             "is_leader": status.leader == status.member,
-            "leader_id": status.leader,
+            "leader_id": self.number_of(status.leader),
             "leader_ip": leader.and_then(|it| places(&it.peer_urls).into_iter().next()),
         }))
     }
@@ -285,7 +281,7 @@ impl Office<'_> {
         let observers: Vec<Value> = members
             .iter()
             .filter(|member| leads && member.learner && connected.contains(&member.id))
-            .map(|member| json!({ "sid": member.id, "remote_socket_address": places(&member.peer_urls).first() }))
+            .map(|member| json!({ "sid": member.number, "remote_socket_address": places(&member.peer_urls).first() }))
             .collect();
         json!({ "synced_observers": observers.len(), "observers": observers })
     }
@@ -295,7 +291,7 @@ impl Office<'_> {
         let bytes = self.gate.space().total_bytes;
         let fields = json!({
             "version": version_text(),
-            "read_only": false,
+            "read_only": self.read_only,
             "server_stats": {
                 "packets_sent": traffic.sent.load(Relaxed),
                 "packets_received": traffic.received.load(Relaxed),
@@ -330,7 +326,7 @@ impl Office<'_> {
                 "clientAddress": "",
                 "learnerType": "participant",
             });
-            (member.id.to_string(), shown)
+            (member.number.to_string(), shown)
         };
         let voters = members.iter().filter(|member| !member.learner);
         let voters: Map<String, Value> = voters.map(show).collect();
@@ -349,7 +345,7 @@ impl Office<'_> {
             "broadcast"
         };
         json!({
-            "myid": status.member,
+            "myid": self.number_of(status.member),
             "is_leader": status.leader == status.member,
             "voting": !status.learner,
             "last_zxid": format!("0x{revision:x}"),

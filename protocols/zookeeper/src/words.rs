@@ -226,12 +226,28 @@ impl Office<'_> {
         u64::try_from(self.stats.began.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
+    /// Whether there is no ensemble, but a server that stands alone.
+    pub fn is_alone(&self) -> bool {
+        self.options.standalone && self.gate.members().len() == 1
+    }
+
+    /// The number by which ZooKeeper's clients know a member; 0 for none, and for a server that
+    /// stands alone.
+    pub fn number_of(&self, member: u64) -> u64 {
+        if self.is_alone() {
+            return 0;
+        }
+        let members = self.gate.members();
+        let found = members.iter().find(|it| it.id == member);
+        found.map_or(0, |it| it.number)
+    }
+
     /// What ZooKeeper would call this member.
     pub fn mode(&self) -> &'static str {
         let status = self.gate.status();
         if self.read_only {
             "read-only"
-        } else if self.gate.members().len() == 1 {
+        } else if self.is_alone() {
             "standalone"
         } else if status.learner {
             "observer"
@@ -304,7 +320,11 @@ impl Office<'_> {
             options.timeout_max().as_millis()
         )?;
         writeln!(out, "clientPortListenBacklog=-1")?;
-        writeln!(out, "serverId={}", self.gate.status().member)
+        writeln!(
+            out,
+            "serverId={}",
+            self.number_of(self.gate.status().member)
+        )
     }
 
     fn directories(&self, out: &mut String) -> std::fmt::Result {
