@@ -134,7 +134,8 @@ pub enum Bind {
     Stay,
     /// This lease, or 0, and no time: etcd v3's put, and ZooKeeper's create.
     Lease(Lease),
-    /// The lease stays, and it ends after so many microseconds, if any: all that etcd v2 writes.
+    /// The session stays, and it ends after so many microseconds, if any: all that etcd v2 writes. It
+    /// would free a key from a lease of etcd v3's, but its clients here write none that has one.
     Time(Option<u64>),
 }
 
