@@ -110,6 +110,7 @@ impl Increments {
     /// Opens the increments in `dir`, or begins them, over the image with this check.
     pub(super) fn open(dir: &Path, image_check: u32) -> Result<Increments, Doubt> {
         guarded(|| {
+            await_release(dir)?;
             let db = sled::Config::new()
                 .path(dir)
                 .segment_size(SEGMENT_BYTES)
@@ -298,6 +299,16 @@ fn part_key(number: u64, part: u32) -> [u8; 13] {
     key
 }
 
+/// Waits for sled to let go of what this process has just closed, which it does on a thread of its
+/// own, a little later. Nobody else has it: the directory is locked.
+fn await_release(dir: &Path) -> io::Result<()> {
+    match File::open(dir.join("db")) {
+        Ok(file) => file.lock(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
 fn guarded<T>(work: impl FnOnce() -> Result<T, Doubt>) -> Result<T, Doubt> {
     // Whoever sees a doubt drops the increments, so nothing half done is used again.
     catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(Doubt::Panic))
@@ -325,14 +336,6 @@ mod tests {
         increments
     }
 
-    /// Opens what was just closed: sled lets go of its file on a thread of its own, a little later.
-    fn reopen(dir: &Path, image_check: u32) -> Result<Increments, Doubt> {
-        let file = File::open(dir.join("db"))?;
-        file.lock()?;
-        drop(file);
-        Increments::open(dir, image_check)
-    }
-
     #[test]
     fn what_sled_lost_silently_is_noticed() {
         let older = |db: &Db| {
@@ -353,7 +356,7 @@ mod tests {
             assert_eq!(increments.records().unwrap().len(), 2);
             lose(&increments.db);
             drop(increments);
-            let reopened = reopen(dir.path(), 7);
+            let reopened = Increments::open(dir.path(), 7);
             assert!(matches!(reopened, Err(Doubt::Damaged(_))));
         }
     }
@@ -362,7 +365,7 @@ mod tests {
     fn increments_of_another_image_are_not_taken() {
         let dir = tempfile::tempdir().unwrap();
         drop(laid(dir.path()));
-        let reopened = reopen(dir.path(), 8);
+        let reopened = Increments::open(dir.path(), 8);
         assert!(matches!(reopened, Err(Doubt::OtherImage)));
     }
 
