@@ -6,6 +6,9 @@ use crate::root::Root;
 use bytes::Bytes;
 use gateway::keyspace::{End, Span};
 
+/// What no path begins with.
+const NO_PATH: &str = "//";
+
 /// What everything that has a path is: `/*`.
 pub fn everything(root: &Root) -> Span {
     span("/*", root)
@@ -17,7 +20,7 @@ pub fn span(pattern: &str, root: &Root) -> Span {
         return match pattern {
             "*" => everything(root),
             // What begins with a path's own name would be next to it; no path has this one.
-            _ => Span::single(key(format!("//{pattern}").as_bytes(), root)),
+            _ => Span::single(key(format!("{NO_PATH}{pattern}").as_bytes(), root)),
         };
     }
     match pattern.strip_suffix('*') {
@@ -29,6 +32,10 @@ pub fn span(pattern: &str, root: &Root) -> Span {
 /// The pattern that means just these keys; none if there is none, as of those outside of v2's root.
 pub fn pattern(span: &Span, root: &Root) -> Option<String> {
     let start = span.start.strip_prefix(root.prefix())?;
+    let start = match start.strip_prefix(NO_PATH.as_bytes()) {
+        Some(name) if !root.prefix().is_empty() => name,
+        Some(_) | None => start,
+    };
     let star = match &span.end {
         End::Single => "",
         End::Before(_) | End::Unbounded if *span == beginning_with(span.start.clone()) => "*",
@@ -95,13 +102,15 @@ mod tests {
     #[test]
     fn patterns_reach_no_further_than_the_root() {
         let apps = Root::at("/apps").expect("a path");
-        for (spelled, keys) in [
-            ("*", "[/apps/,/apps0)"),
-            ("2*", "/apps//2*"),
-            ("2", "/apps//2"),
-            ("", "/apps//"),
+        for (spelled, keys, told) in [
+            ("*", "[/apps/,/apps0)", "/*"),
+            ("2*", "/apps//2*", "2*"),
+            ("2", "/apps//2", "2"),
+            ("", "/apps//", ""),
         ] {
             assert_eq!(shown(spelled, &apps), keys, "{spelled}");
+            let back = pattern(&span(spelled, &apps), &apps);
+            assert_eq!(back.as_deref(), Some(told), "{spelled}");
         }
     }
 
