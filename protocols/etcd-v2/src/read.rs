@@ -33,22 +33,10 @@ pub async fn read(
     query: &Query,
     who: &Principal,
 ) -> Result<Response, Error> {
-    let wanted = Wanted {
-        path: path.into(),
-        recursive: query.recursive,
-        who: who.clone(),
-    };
-    let told = tell(shared, wanted).await;
+    let told = tell(shared, path, query.recursive, who).await;
     shared.stats.read(query.recursive, told.is_ok());
     let (index, content) = told?;
     Ok(shared.answer(StatusCode::OK, index, content.into()))
-}
-
-/// What a client wants to be told.
-struct Wanted {
-    path: Box<[u8]>,
-    recursive: bool,
-    who: Principal,
 }
 
 /// What there is to tell.
@@ -58,47 +46,54 @@ struct Told {
     content: Result<Vec<u8>, Unseen>,
 }
 
-async fn tell(shared: &Arc<Shared>, mut wanted: Wanted) -> Result<(u64, Vec<u8>), Error> {
-    let mut told = wanted.look(shared, SMALL)?;
+async fn tell(
+    shared: &Arc<Shared>,
+    path: &[u8],
+    recursive: bool,
+    who: &Principal,
+) -> Result<(u64, Vec<u8>), Error> {
+    let mut told = look(shared, path, recursive, who, SMALL)?;
     if told.content == Err(Unseen::TooLarge) {
-        let here = Arc::clone(shared);
-        let looked = shared
-            .gate
-            .read_aside(move || (wanted.look(&here, LARGE), wanted));
-        let (looked, back) = looked.await?;
-        (told, wanted) = (looked?, back);
+        let (here, path, who) = (Arc::clone(shared), path.to_owned(), who.clone());
+        let look = move || look(&here, &path, recursive, &who, LARGE);
+        told = shared.gate.read_aside(look).await??;
     }
     let Told { index, content } = told;
     let root = &shared.options.root;
-    let content = content.map_err(|unseen| Error::unseen(&unseen, root, &wanted.path, index))?;
+    let content = content.map_err(|unseen| Error::unseen(&unseen, root, path, index))?;
     Ok((index, content))
 }
 
-impl Wanted {
-    fn look(&self, shared: &Shared, bounds: Bounds) -> Result<Told, Error> {
-        let (root, reader) = (&shared.options.root, shared.gate.reader());
-        let key = root.key(&self.path);
-        for _ in 0..ATTEMPTS_MAX {
-            let auth = reader.auth();
-            let rights = auth.rights(&self.who);
-            let moment = reader.moment();
-            let reading = Reading {
-                moment: &moment,
-                root,
-                now: time::now(),
-                recursive: self.recursive,
-                rights: rights.map_err(|_| Error::unauthorized())?,
-                bound: !auth.is_root(&self.who),
-                bounds,
-                listed: Cell::default(),
-            };
-            let content = reading.node(&key);
-            if moment.is_whole() && Arc::ptr_eq(&auth, &reader.auth()) {
-                let index = moment.event();
-                return Ok(Told { index, content });
-            }
+/// Reads a node as it is at one moment, as far as the bounds go.
+fn look(
+    shared: &Shared,
+    path: &[u8],
+    recursive: bool,
+    who: &Principal,
+    bounds: Bounds,
+) -> Result<Told, Error> {
+    let (root, reader) = (&shared.options.root, shared.gate.reader());
+    let key = root.key(path);
+    for _ in 0..ATTEMPTS_MAX {
+        let auth = reader.auth();
+        let rights = auth.rights(who);
+        let moment = reader.moment();
+        let reading = Reading {
+            moment: &moment,
+            root,
+            now: time::now(),
+            recursive,
+            rights: rights.map_err(|_| Error::unauthorized())?,
+            bound: !auth.is_root(who),
+            bounds,
+            listed: Cell::default(),
+        };
+        let content = reading.node(&key);
+        if moment.is_whole() && Arc::ptr_eq(&auth, &reader.auth()) {
+            let index = moment.event();
+            return Ok(Told { index, content });
         }
-        let why = "etcdserver: history was compacted too often to read";
-        Err(Error::of_request(Code::RaftInternal, why))
     }
+    let why = "etcdserver: history was compacted too often to read";
+    Err(Error::of_request(Code::RaftInternal, why))
 }
