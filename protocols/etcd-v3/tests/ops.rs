@@ -184,6 +184,11 @@ async fn read_small_and_large_ranges() {
         count_only: true,
         ..prefix("k")
     };
+    let newest = server.etcd.ops().gate().reader().revision().0;
+    let before = |range| pb::RangeRequest {
+        revision: i64::try_from(newest - 1).unwrap(),
+        ..range
+    };
     for (request, found, at_once) in [
         (prefix("k1"), 200, true),
         (prefix("k0"), KEYS, false),
@@ -192,6 +197,7 @@ async fn read_small_and_large_ranges() {
         (counted, 0, true),
         (descending(3, prefix("k")), 3, false),
         (descending(3, prefix("k1")), 3, true),
+        (before(limited(3)), 3, false),
     ] {
         let request = pb::RangeRequest {
             serializable: true,

@@ -33,12 +33,19 @@ impl Ops {
         read.await?
     }
 
-    /// Whether reading a range takes long. In another order or filtered all of it is read, whatever the
-    /// limit.
+    /// Whether reading a range may take long. In another order or filtered all of it is read, whatever
+    /// the limit, and as of an older revision all of it is walked to count it.
     fn is_large(&self, range: &Range) -> bool {
+        if range.span.end == End::Single {
+            return false;
+        }
+        let newest = self.gate.reader().revision();
+        if range.revision.is_some_and(|revision| revision < newest) {
+            return true;
+        }
         let is_plain = range.sort.is_none() && range.filter == Filter::default();
         let is_limited = is_plain && (1..=AT_ONCE).contains(&range.limit);
-        if range.span.end == End::Single || range.count_only || is_limited {
+        if range.count_only || is_limited {
             return false;
         }
         let counted = self.gate.reader().range(&Range {
