@@ -318,9 +318,9 @@ impl Gate {
         self.shared.replica.roster_changes()
     }
 
-    /// Adds a member and answers with it, and with the number of the members' version then, as
-    /// every change of them does. One that is to follow a version is refused after any other. Where changes are checked, a quorum of those that vote
-    /// then must have been connected for so long.
+    /// Adds a member and answers with it, and with the number of the members' version then, as every
+    /// change of them does. One that is to follow a version is refused after any other. Where changes
+    /// are checked, a quorum of those that vote then must have been connected for so long.
     pub async fn member_add(
         &self,
         new: NewMember,

@@ -8,7 +8,7 @@ use crate::access::{AccessList, Permissions};
 use crate::aside::{Aside, Role};
 use crate::change::Cause;
 use crate::slot::{Entry, Slot};
-pub use crate::tree::{is_path, parent};
+pub use crate::tree::{beyond, is_path, parent};
 use crate::types::{LeaseId, Revision, WallMs};
 use bytes::Bytes;
 use minicbor::{Decode, Encode};

@@ -75,7 +75,7 @@ pub(crate) fn prefix(path: &[u8]) -> Vec<u8> {
 }
 
 /// The first key beyond all paths beneath.
-pub(crate) fn beyond(path: &[u8]) -> Vec<u8> {
+pub fn beyond(path: &[u8]) -> Vec<u8> {
     let mut end = prefix(path);
     end.pop();
     // The byte after the slash.

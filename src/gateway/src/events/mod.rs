@@ -1,9 +1,9 @@
 //! Who waits for node events.
 //!
-//! Events are numbered, and the newest thousand at most are kept in the state. So whoever waits may say from
-//! which number on; what has happened since is found there, and what comes is told by the applying
-//! thread. It publishes under one lock, under which those who wait look at the past for the last time
-//! and register: nothing is lost between the two, and nothing told twice.
+//! Events are numbered, and the newest thousand at most are kept in the state. So whoever waits may
+//! say from which number on; what has happened since is found there, and what comes is told by the
+//! applying thread. It publishes under one lock, under which those who wait look at the past for the
+//! last time and register: nothing is lost between the two, and nothing told twice.
 //!
 //! Who waits at a node hears of it, or of all beneath it as well. What lies beneath under a name that
 //! begins with an underscore is passed over, unless one waits there or deeper. Who waits at a node
@@ -21,7 +21,7 @@ mod tests;
 pub use stream::{EventStream, News};
 
 use bytes::Bytes;
-use keyspace::node::Event;
+use keyspace::node::{Event, beyond};
 use keyspace::{Applied, Cause, Command, End, Principal, Reader, Refusal, Span};
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
@@ -274,12 +274,6 @@ fn is_beneath(above: &[u8], path: &[u8]) -> bool {
             || path
                 .strip_prefix(above)
                 .is_some_and(|it| it.starts_with(b"/")))
-}
-
-/// The first path beyond all that lie beneath `above`: the byte after a slash follows it.
-fn beyond(above: &[u8]) -> Vec<u8> {
-    let names = above.strip_suffix(b"/").unwrap_or(above);
-    [names, b"0"].concat()
 }
 
 /// Whether one that waits at `above` does not hear of `path` beneath it: some name on the way begins

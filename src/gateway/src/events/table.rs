@@ -2,7 +2,7 @@
 
 use super::stream::Inbox;
 use super::{News, ends_directory, passes_over};
-use keyspace::node::{Event, Happening, Step, parent};
+use keyspace::node::{Event, Happening, Step, beyond, parent};
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, HashSet};
 use std::ops::Bound;
@@ -123,8 +123,7 @@ impl Table {
 
     /// The paths beneath `path` where somebody waits and a node ended.
     fn ended_beneath(&self, path: &[u8], ended: &Ended) -> Vec<Path> {
-        // Beneath is all that comes after the slash and before what follows a slash.
-        let (first, end) = ([path, b"/"].concat(), [path, b"0"].concat());
+        let (first, end) = ([path, b"/"].concat(), beyond(path));
         let bounds = (Bound::Excluded(&first[..]), Bound::Excluded(&end[..]));
         let beneath = self.paths.range::<[u8], _>(bounds);
         beneath
