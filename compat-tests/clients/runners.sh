@@ -48,3 +48,6 @@ go() {
     GOFLAGS=-mod=readonly command go build -o "$cache/$1" .
     exec timeout "$2" "$cache/$1"
 }
+
+# go_tool NAME: builds the program of others that go.mod names as its tool.
+go_tool() { GOFLAGS=-mod=readonly command go build -o "$cache/$1" tool; }

@@ -1,4 +1,4 @@
-// Go's client of etcd v2, and confd's backend upon it, do a short real job against ENDPOINTS.
+// Go's client of etcd v2 does a short real job against ENDPOINTS.
 package main
 
 import (
@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/coreos/etcd/client"
-	confd "github.com/kelseyhightower/confd/backends/etcd"
 )
 
 const deadline = 30 * time.Second
@@ -31,7 +30,6 @@ func main() {
 		{"lock", lock},
 		{"members", members},
 		{"users", users},
-		{"confd", templates},
 	}
 	for _, job := range jobs {
 		ctx, cancel := context.WithTimeout(context.Background(), deadline)
@@ -279,42 +277,4 @@ func users(ctx context.Context) error {
 		return err
 	}
 	return want("roles", alice.Roles, []string{"go-reader"})
-}
-
-// What confd fills its templates with, and how it learns that they are old.
-func templates(ctx context.Context) error {
-	kv := keys()
-	defer kv.Delete(ctx, "/go", &client.DeleteOptions{Recursive: true})
-	for key, value := range map[string]string{"host": "127.0.0.1", "port": "3306"} {
-		if _, err := kv.Set(ctx, "/go/database/"+key, value, nil); err != nil {
-			return err
-		}
-	}
-	backend, err := confd.NewEtcdClient(endpoints, "", "", "", false, "", "")
-	if err != nil {
-		return err
-	}
-	values, err := backend.GetValues([]string{"/go"})
-	if err != nil {
-		return err
-	}
-	if err := want("port", values["/go/database/port"], "3306"); err != nil {
-		return err
-	}
-	seen := make(chan error, 1)
-	go func() {
-		_, err := backend.WatchPrefix("/go", []string{"/go/database"}, 1, make(chan bool))
-		seen <- err
-	}()
-	// It watches from now on, and does not say when that begins.
-	for again := time.NewTicker(50 * time.Millisecond); ; {
-		select {
-		case err := <-seen:
-			return err
-		case <-again.C:
-			if _, err := kv.Set(ctx, "/go/database/port", "3307", nil); err != nil {
-				return err
-			}
-		}
-	}
 }
