@@ -247,8 +247,18 @@ async fn a_learner_joins_catches_up_and_is_promoted() -> anyhow::Result<()> {
     published(&joining).await?;
     assert!(joining.handle().status().learner);
     assert_eq!(range_count(joining.handle()), 20);
-    // Asked at the learner, answered by the leader.
-    joining.handle().member_promote(added.id, None).await?;
+    // Asked at the learner, answered by the leader, once it knows how far the learner is.
+    loop {
+        match joining.handle().member_promote(added.id, None).await {
+            Err(MemberError::Refused(MemberRefusal::LearnerNotReady)) => {
+                tokio::task::yield_now().await;
+            }
+            promoted => {
+                promoted?;
+                break;
+            }
+        }
+    }
     eventually(|| !joining.handle().status().learner).await;
     let again = nodes[0].handle().member_promote(added.id, None).await;
     assert_eq!(again, Err(MemberRefusal::NotLearner.into()));

@@ -87,7 +87,17 @@ impl Shared {
         let roster = Arc::new(roster.clone());
         self.peers.update(&roster, self);
         *self.roster.write() = roster;
+        self.tell_learner();
         self.roster_changed.send_replace(());
+    }
+
+    /// Lets everyone know whether this member is a learner.
+    pub fn tell_learner(&self) {
+        let own = self.roster.read().get(self.member).cloned();
+        let learner = own.is_some_and(|own| own.learner);
+        self.stats.is_learner.set(u64::from(learner));
+        self.status
+            .send_if_modified(|status| std::mem::replace(&mut status.learner, learner) != learner);
     }
 }
 

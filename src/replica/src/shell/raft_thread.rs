@@ -204,7 +204,6 @@ impl RaftThread {
             Order::Changed(place, change) => {
                 self.core.applied(place, change.as_ref());
                 let removed = self.shared.roster.read().is_removed(self.shared.member);
-                self.tell_status();
                 if removed && self.removed_at.is_none() {
                     self.removed_at = Some(Instant::now());
                 }
@@ -365,7 +364,6 @@ impl RaftThread {
         let snapshot = snapshot.expect("Raft installs the snapshot that was just stepped");
         snapshot.image.finish()?;
         self.applier.lock().install(snapshot.machine);
-        self.tell_status();
         self.told = place;
         self.shared.committed.store(place.index, Ordering::Release);
         self.shared.stats.committed.set(place.index);
@@ -389,27 +387,11 @@ impl RaftThread {
         if (before.leader, before.term, before.role) != (view.leader, view.term, view.role) {
             self.leader_changed(before, view);
         }
-        self.tell_status();
-    }
-
-    fn tell_status(&self) {
-        let (view, learner) = (self.view, self.is_learner());
-        self.shared.stats.is_learner.set(u64::from(learner));
         self.shared.status.send_if_modified(|status| {
-            let known = (status.leader, status.term, status.learner);
-            let changed = known != (view.leader, view.term, learner);
-            status.leader = view.leader;
-            status.term = view.term;
-            status.learner = learner;
+            let changed = (status.leader, status.term) != (view.leader, view.term);
+            (status.leader, status.term) = (view.leader, view.term);
             changed
         });
-    }
-
-    fn is_learner(&self) -> bool {
-        let roster = self.shared.roster.read();
-        roster
-            .get(self.shared.member)
-            .is_some_and(|member| member.learner)
     }
 
     fn leader_changed(&self, before: View, view: View) {

@@ -406,6 +406,7 @@ fn run(
         config,
     });
     shared.peers.update(&beginning.peers, &shared);
+    shared.tell_learner();
     let mut applier = Applier::new(beginning.machine, Arc::clone(&shared), sink);
     applier.count(beginning.replayed.entries, beginning.replayed.bytes);
     let applier = Arc::new(Mutex::new(applier));
@@ -507,13 +508,7 @@ async fn publish(handle: Handle) {
     let shared = Arc::clone(handle.shared());
     let mut failed = shared.failed.subscribe();
     loop {
-        let own = shared.roster.read().get(shared.member).cloned();
         let config = &shared.config;
-        let known = own.is_some_and(|own| {
-            own.name == config.name
-                && own.client_urls == config.client_urls
-                && own.stream_urls == config.stream_urls
-        });
         let description = Description {
             id: shared.member,
             name: Some(config.name.clone()),
@@ -523,9 +518,11 @@ async fn publish(handle: Handle) {
             second_port: None,
             after: None,
         };
-        let described = match known {
-            true => Ok(()),
-            false => handle.describe(description).await.map(drop),
+        // A member that joins may get what it proposed within a snapshot, and no answer to it.
+        let described = tokio::select! {
+            biased;
+            () = published(&shared) => Ok(()),
+            described = handle.describe(description) => described.map(drop),
         };
         match described {
             Ok(()) => {
@@ -541,4 +538,19 @@ async fn publish(handle: Handle) {
         }
         tokio::time::sleep(shared.config.heartbeat).await;
     }
+}
+
+/// Awaits that the roster says of this member what its configuration says.
+async fn published(shared: &Shared) {
+    let config = &shared.config;
+    let is_published = |(): &()| {
+        shared.roster.read().get(shared.member).is_some_and(|own| {
+            own.name == config.name
+                && own.client_urls == config.client_urls
+                && own.stream_urls == config.stream_urls
+        })
+    };
+    let mut changes = shared.roster_changed.subscribe();
+    let changed = changes.wait_for(is_published).await;
+    changed.expect("its sender is shared");
 }
