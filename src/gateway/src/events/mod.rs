@@ -43,8 +43,8 @@ pub struct EventHub {
 #[derive(Default)]
 struct Shared {
     table: Mutex<Table>,
-    /// Streams. While there is none, publishing takes no lock.
-    waiting: AtomicU64,
+    /// How many wait. While there is none, publishing takes no lock.
+    waiting: Arc<AtomicU64>,
     /// Everything up to this event was told to those who wait for it.
     published: AtomicU64,
     /// Of these, since the start, those of nodes whose time was over.
@@ -124,7 +124,7 @@ impl EventHub {
         shared.published.fetch_max(reader.event(), Ordering::AcqRel);
     }
 
-    /// How many wait.
+    /// How many wait. Who was told all that it waited for does so no more.
     pub fn waiting(&self) -> u64 {
         self.shared.waiting.load(Ordering::Relaxed)
     }
@@ -157,10 +157,11 @@ impl EventHub {
             recursive: interest.recursive,
             once: interest.once,
             inbox: Arc::clone(&inbox),
+            _waiting: waiting,
         };
         let place = table.add(&interest.path, waiter);
         drop(table);
-        let live = Live::new(inbox, place, waiting);
+        let live = Live::new(inbox, place, self.clone());
         EventStream::begin(reader, interest, first, Some(live))
     }
 
@@ -236,12 +237,12 @@ fn find_first(reader: &Reader, interest: &Interest, since: Option<u64>) -> Resul
 }
 
 /// Counts itself while it lives.
-struct Waiting(EventHub);
+struct Waiting(Arc<AtomicU64>);
 
 impl Waiting {
     fn begin(hub: &EventHub) -> Result<Waiting, Unwaited> {
-        let before = hub.shared.waiting.fetch_add(1, Ordering::Relaxed);
-        let waiting = Waiting(hub.clone());
+        let waiting = Waiting(Arc::clone(&hub.shared.waiting));
+        let before = waiting.0.fetch_add(1, Ordering::Relaxed);
         // Whoever publishes either sees this one, or what it published is seen here.
         fence(Ordering::SeqCst);
         if before < WAITING_MAX {
@@ -254,7 +255,7 @@ impl Waiting {
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        self.0.shared.waiting.fetch_sub(1, Ordering::Relaxed);
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -1,7 +1,7 @@
 //! What one who waits is told, read in one place.
 
 use super::table::Place;
-use super::{First, Interest, Unwaited, Waiting};
+use super::{EventHub, First, Interest, Unwaited};
 use bytes::Bytes;
 use keyspace::Reader;
 use keyspace::node::Event;
@@ -105,17 +105,13 @@ struct Gone;
 pub struct Live {
     inbox: Arc<Inbox>,
     place: Place,
-    waiting: Waiting,
+    hub: EventHub,
 }
 
 impl Live {
     /// The place whose events come into the inbox.
-    pub(super) fn new(inbox: Arc<Inbox>, place: Place, waiting: Waiting) -> Live {
-        Live {
-            inbox,
-            place,
-            waiting,
-        }
+    pub(super) fn new(inbox: Arc<Inbox>, place: Place, hub: EventHub) -> Live {
+        Live { inbox, place, hub }
     }
 }
 
@@ -210,6 +206,6 @@ impl EventStream {
 
 impl Drop for Live {
     fn drop(&mut self) {
-        self.waiting.0.shared.table.lock().remove(&self.place);
+        self.hub.shared.table.lock().remove(&self.place);
     }
 }

@@ -1,7 +1,7 @@
 //! Who waits where. Driven by calls under the hub's lock.
 
 use super::stream::Inbox;
-use super::{News, ends_directory, passes_over};
+use super::{News, Waiting, ends_directory, passes_over};
 use keyspace::node::{Event, Happening, Step, beyond, parent};
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, HashSet};
@@ -30,6 +30,8 @@ pub struct Waiter {
     pub once: bool,
     /// Where it is put.
     pub inbox: Arc<Inbox>,
+    /// Counts it.
+    pub _waiting: Waiting,
 }
 
 /// Where somebody waits.
