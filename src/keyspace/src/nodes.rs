@@ -26,8 +26,7 @@ impl Writing<'_> {
             lease: put.lease,
             event: self.next_event(&put.key),
             reborn: false,
-            restricted: self.shared.is_restricted()
-                && self.with_tree(|tree| tree.acl(&put.key).is_some()),
+            restricted: self.has_list(&put.key),
         };
         let (before, after) = self.write(&write, None);
         if write.event == 0 {
@@ -318,11 +317,6 @@ impl Writing<'_> {
             silent,
             restricted,
         });
-    }
-
-    /// Whether a node has an access list.
-    fn has_list(&self, path: &[u8]) -> bool {
-        self.with_tree(|tree| tree.restricted.contains(path))
     }
 }
 

@@ -138,6 +138,23 @@ impl<'a> Writing<'a> {
         }
     }
 
+    /// Whether a node has an access list so far.
+    pub(crate) fn has_list(&self, path: &[u8]) -> bool {
+        match &self.tree {
+            Some(tree) => tree.restricted.contains(path),
+            None => {
+                self.shared.is_restricted() && self.shared.tree.read().restricted.contains(path)
+            }
+        }
+    }
+
+    /// A version that a list protects may be all that is left of it when its command ends.
+    fn note_restricted(&self, figures: &Figures) {
+        if figures.restricted {
+            self.shared.note_restricted();
+        }
+    }
+
     /// The tree as it is so far, to be changed.
     pub(crate) fn tree(&mut self) -> &mut Tree {
         self.tree
@@ -183,6 +200,7 @@ impl<'a> Writing<'a> {
         if write.reborn {
             birth.event = write.event;
         }
+        self.note_restricted(&figures);
         let stored = Stored::new(&figures, birth, write.value.unwrap_or(kept_value));
         let slot = match slot {
             Some(slot) => {
@@ -241,9 +259,10 @@ impl<'a> Writing<'a> {
         }
         self.index().set_live(slot.key(), false);
         let figures = Figures {
-            restricted: self.with_tree(|tree| tree.restricted.contains(slot.key())),
+            restricted: self.has_list(slot.key()),
             ..Figures::tombstone(self.revision, sub, self.wall, event)
         };
+        self.note_restricted(&figures);
         self.replace(slot, Stored::new(&figures, before.birth(), b""));
         self.note(slot.newest(), Some(before.clone()), cause);
         before
