@@ -390,7 +390,8 @@ impl Handle {
         after: Option<u64>,
     ) -> Result<u64, MemberError> {
         let roster = Arc::clone(&self.shared.roster.read());
-        roster.check(&MemberChange::Promote { id, after })?;
+        // The version is judged where the change is applied: whoever asked may be ahead of this member.
+        roster.check(&MemberChange::Promote { id, after: None })?;
         let (reply, matches) = oneshot::channel();
         self.shared.inbox.order(Order::Matches(reply));
         let matches = matches.await.map_err(|_| Unavailable::Stopped)?;
