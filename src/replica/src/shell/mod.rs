@@ -93,8 +93,8 @@ impl Shared {
 
     /// Lets everyone know whether this member is a learner.
     pub fn tell_learner(&self) {
-        let own = self.roster.read().get(self.member).cloned();
-        let learner = own.is_some_and(|own| own.learner);
+        let roster = Arc::clone(&self.roster.read());
+        let learner = roster.get(self.member).is_some_and(|own| own.learner);
         self.stats.is_learner.set(u64::from(learner));
         self.status
             .send_if_modified(|status| std::mem::replace(&mut status.learner, learner) != learner);
