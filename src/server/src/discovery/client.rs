@@ -206,7 +206,7 @@ impl Client {
         let target = self.place.below(name, &parameters);
         loop {
             let stream = timeout(CONNECT_MAX, self.connect()).await;
-            let stream = stream.map_err(|_| CallError::TooLate)??;
+            let stream = stream.map_err(|_| unavailable("dial tcp: i/o timeout"))??;
             let answer = self.exchange(stream, Method::GET, &target, "".into());
             let answer = answer.await?;
             // A server that has waited long enough, or stops, ends the answer where it begins.
