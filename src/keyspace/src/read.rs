@@ -92,8 +92,21 @@ pub(crate) fn check_revision(view: &impl View, asked: Option<Revision>) -> Resul
 
 /// Reads a span; its revision has been checked.
 pub(crate) fn range(view: &impl View, range: &Range) -> RangeAnswer {
-    let wish = Wish::of(range);
-    let (mut entries, count) = gather(view, &range.span, range.revision, &wish);
+    answer(view, range, &Wish::of(range))
+}
+
+/// The same of a range in the order of its keys, without looking beyond its limit: what it counts
+/// is of no use.
+pub(crate) fn part(view: &impl View, range: &Range) -> RangeAnswer {
+    let wish = Wish {
+        counts: false,
+        ..Wish::of(range)
+    };
+    answer(view, range, &wish)
+}
+
+fn answer(view: &impl View, range: &Range, wish: &Wish) -> RangeAnswer {
+    let (mut entries, count) = gather(view, &range.span, range.revision, wish);
     entries.retain(|entry| passes(&range.filter, entry));
     if let Some(sort) = range.sort {
         order(&mut entries, sort);
@@ -116,6 +129,8 @@ struct Wish {
     max: usize,
     /// From the span's end rather than its start.
     from_end: bool,
+    /// The number of all keys as well.
+    counts: bool,
 }
 
 impl Wish {
@@ -139,12 +154,17 @@ impl Wish {
                 .unwrap_or(usize::MAX)
                 .saturating_add(1)
         };
-        Wish { max, from_end }
+        Wish {
+            max,
+            from_end,
+            counts: true,
+        }
     }
 
     const ALL: Wish = Wish {
         max: usize::MAX,
         from_end: false,
+        counts: true,
     };
 }
 
@@ -188,7 +208,8 @@ fn gather(
                 entries.push(entry);
             }
         }
-        if over || (walk.counted.is_some() && entries.len() >= wish.max) {
+        let is_counted = walk.counted.is_some() || !wish.counts;
+        if over || (is_counted && entries.len() >= wish.max) {
             return (entries, walk.counted.unwrap_or(count));
         }
     }

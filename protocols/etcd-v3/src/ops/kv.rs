@@ -5,7 +5,7 @@ use crate::errors::Error;
 use crate::reply::{Committed, Deleted, RangePart, Ranged, Stored};
 use crate::wire::{Header, Reply, Shown};
 use gateway::keyspace::command::{Filter, Op, Range, Txn};
-use gateway::keyspace::{Answer, Command, End, Outcome, Revision, TxnOutcome};
+use gateway::keyspace::{Answer, Command, End, Outcome, RangeAnswer, Revision, TxnOutcome};
 use proto::etcdserverpb::request_op::Request;
 use proto::etcdserverpb::{
     CompactionRequest, CompactionResponse, DeleteRangeRequest, PutRequest, RangeRequest, TxnRequest,
@@ -24,13 +24,20 @@ impl Ops {
             self.gate.linearize().await?;
         }
         self.served.ranges.fetch_add(1, Relaxed);
-        let (range, shown) = (convert::range(&request), convert::shown(&request));
-        if !self.is_large(&range) {
-            return self.read(&range, shown);
+        let answer = self.read(&convert::range(&request)).await?;
+        let header = self.header(answer.revision);
+        Ok(Ranged::new(header, answer, convert::shown(&request)))
+    }
+
+    /// Reads keys as this member has them.
+    async fn read(&self, range: &Range) -> Result<RangeAnswer, Error> {
+        let reader = self.gate.reader();
+        if !self.is_large(range) {
+            return Ok(reader.range_for(&self.by, range)?);
         }
-        let ops = self.clone();
-        let read = self.gate.read_aside(move || ops.read(&range, shown));
-        read.await?
+        let (reader, by, range) = (reader.clone(), self.by.clone(), range.clone());
+        let read = move || reader.range_for(&by, &range);
+        Ok(self.gate.read_aside(read).await??)
     }
 
     /// Whether reading a range may take long. In another order or filtered all of it is read, whatever
@@ -55,30 +62,32 @@ impl Ops {
         counted.is_ok_and(|counted| counted.count > AT_ONCE)
     }
 
-    /// Reads keys as this member has them.
-    fn read(&self, range: &Range, shown: Shown) -> Result<Ranged, Error> {
-        let answer = self.gate.reader().range_for(&self.by, range)?;
-        let header = self.header(answer.revision);
-        Ok(Ranged::new(header, answer, shown))
-    }
-
     /// Reads keys in parts, so that no answer grows with the range.
     pub async fn range_stream(&self, request: RangeRequest) -> Result<RangeParts, Error> {
         check::range_stream(&request)?;
         if !request.serializable {
             self.gate.linearize().await?;
         }
-        let range = convert::range(&request);
+        self.served.ranges.fetch_add(1, Relaxed);
+        let mut range = convert::range(&request);
+        let left = match range.limit {
+            0 => u64::MAX,
+            limit => limit,
+        };
+        range.limit = match range.count_only {
+            true => 0,
+            false => RangeParts::FIRST.min(left),
+        };
+        let first = self.read(&range).await?;
+        range.revision.get_or_insert(first.revision);
         Ok(RangeParts {
             ops: self.clone(),
-            left: match range.limit {
-                0 => u64::MAX,
-                limit => limit,
-            },
             range,
             shown: convert::shown(&request),
-            pinned: None,
-            sent: 0,
+            revision: first.revision,
+            count: first.count,
+            first: Some(first),
+            left,
             step: RangeParts::FIRST,
             done: false,
         })
@@ -139,13 +148,30 @@ impl Ops {
         let (txn, views) = convert::txn(request);
         let (revision, outcome) = match reads {
             Reads::Here | Reads::Linearized => {
-                let (revision, outcome) = self.gate.reader().txn_for(&self.by, &txn)?;
+                let (revision, outcome) = self.read_txn(txn).await?;
                 self.served.txn(outcome.answers.len());
                 (revision, outcome)
             }
             Reads::None => self.propose_txn(txn).await?,
         };
         Ok(convert::committed(self.header(revision), outcome, views))
+    }
+
+    /// Runs a transaction that only reads on what this member has.
+    async fn read_txn(&self, txn: Txn) -> Result<(Revision, TxnOutcome), Error> {
+        let mut ops = txn.then.iter().chain(&txn.otherwise);
+        let is_large = ops.any(|op| match op {
+            Op::Range(range) => self.is_large(range),
+            Op::Put(_) | Op::Delete(_) | Op::Txn(_) => false,
+        });
+        let mut guarded = txn.guards.iter().map(|guard| Range::of(guard.span.clone()));
+        let reader = self.gate.reader();
+        if !is_large && !guarded.any(|range| self.is_large(&range)) {
+            return Ok(reader.txn_for(&self.by, &txn)?);
+        }
+        let (reader, by) = (reader.clone(), self.by.clone());
+        let read = move || reader.txn_for(&by, &txn);
+        Ok(self.gate.read_aside(read).await??)
     }
 
     /// Forgets old versions.
@@ -213,9 +239,12 @@ pub struct RangeParts {
     ops: Ops,
     range: Range,
     shown: Shown,
-    /// What the first part read at.
-    pinned: Option<Revision>,
-    sent: u64,
+    /// What all parts are read at.
+    revision: Revision,
+    /// How many keys there are, sent or not.
+    count: u64,
+    /// The first part, until it is sent.
+    first: Option<RangeAnswer>,
     /// What may still be sent.
     left: u64,
     /// How many keys the next part has.
@@ -232,15 +261,10 @@ impl RangeParts {
         if self.done {
             return Ok(None);
         }
-        self.range.limit = match self.range.count_only {
-            true => 0,
-            false => self.step.min(self.left),
+        let answer = match self.first.take() {
+            Some(first) => first,
+            None => self.go_on()?,
         };
-        self.ops.served.ranges.fetch_add(1, Relaxed);
-        let reader = self.ops.gate.reader();
-        let answer = reader.range_for(&self.ops.by, &self.range)?;
-        let pinned = *self.pinned.get_or_insert(answer.revision);
-        self.range.revision.get_or_insert(pinned);
         let found = answer.entries.len() as u64;
         self.left -= found;
         self.done = !answer.more || self.left == 0;
@@ -252,17 +276,22 @@ impl RangeParts {
             count: 0,
         };
         if self.done {
-            part.header = Some(self.ops.header(pinned));
+            part.header = Some(self.ops.header(self.revision));
             part.more = answer.more;
-            // What was sent before this part, and all that lay ahead of it.
-            part.count = self.sent + answer.count;
+            part.count = self.count;
         }
-        self.sent += found;
         self.resume_after(&part);
         Ok(Some(RangePart(part)))
     }
 
-    /// Goes on behind the last key, with as many keys as come near the request limit.
+    fn go_on(&mut self) -> Result<RangeAnswer, Error> {
+        self.range.limit = self.step.min(self.left);
+        self.ops.served.ranges.fetch_add(1, Relaxed);
+        let reader = self.ops.gate.reader();
+        Ok(reader.part_for(&self.ops.by, &self.range)?)
+    }
+
+    /// The next part begins behind the last key, with as many keys as come near the request limit.
     fn resume_after(&mut self, part: &Ranged) {
         let Some(last) = part.entries.last() else {
             return;
