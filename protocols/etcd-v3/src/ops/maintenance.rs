@@ -148,9 +148,8 @@ impl Ops {
     /// A long history keeps a core busy for seconds, so other calls must not wait behind it.
     pub(super) async fn hash_up_to(&self, revision: Option<u64>) -> Result<Hashed, Error> {
         let reader = self.gate.reader().clone();
-        let hashing = tokio::task::spawn_blocking(move || hash::keys(&reader, revision));
-        // It ends early only with the runtime.
-        Ok(hashing.await.map_err(|_| errors::STOPPED)??)
+        let hashing = self.gate.read_aside(move || hash::keys(&reader, revision));
+        Ok(hashing.await??)
     }
 
     /// Hands leadership to another member. Only the leader can. etcd's answer has no header.
