@@ -474,7 +474,7 @@ fn own_name(name: &'static str) -> Bytes {
 }
 
 /// Of the names of a node's children, those that clients are shown.
-pub fn shown(path: &[u8], mut names: Vec<Bytes>) -> Vec<Bytes> {
+fn shown(path: &[u8], mut names: Vec<Bytes>) -> Vec<Bytes> {
     names.retain(|name| std::str::from_utf8(name).is_ok_and(path::is_valid_name));
     if path == ROOT.as_bytes() {
         names.retain(|name| name != system::NAME.as_bytes());
@@ -489,6 +489,29 @@ fn visible(path: &str, names: Vec<Bytes>) -> Vec<Bytes> {
         names.push(own_name(system::NAME));
     }
     names
+}
+
+/// How many nodes lie beneath a path, all the way down, and as of which revision. Others write
+/// meanwhile, as in ZooKeeper: of each node those children count that it has when its turn comes.
+pub fn count(reader: &Reader, mount: &Mount, path: &str) -> (Revision, usize) {
+    let children = |path: &[u8]| {
+        loop {
+            let moment = reader.moment();
+            let names = shown(path, moment.children(&mount.key(path)));
+            if moment.is_whole() {
+                return names;
+            }
+        }
+    };
+    let mut count = system::count_beneath(path);
+    let roots = system::roots(path).map(|path| Bytes::copy_from_slice(path.as_bytes()));
+    let mut open: Vec<Bytes> = roots.collect();
+    while let Some(next) = open.pop() {
+        let names = children(&next);
+        count += names.len();
+        open.extend(names.iter().map(|name| path::join(&next, name)));
+    }
+    (reader.revision(), count)
 }
 
 /// Watches.

@@ -7,7 +7,7 @@ use crate::ops::{self, Caller, Steps};
 use crate::record::{Bad, Header, Read, Reconfig, Request, SetWatches, Write};
 use crate::session::{Over, Session};
 use crate::stat::Stat;
-use crate::{acl, ensemble, path, read, system};
+use crate::{acl, ensemble, read, system};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -29,8 +29,6 @@ const IDENTITIES_BYTES_MAX: usize = 8 << 10;
 /// What writes may take, with what travels along, before those after them have to wait for their
 /// answers: all that are handed over together go into one entry of the log.
 const RUN_BYTES_MAX: usize = 1 << 20;
-/// Nodes whose children are counted before others on this thread have their turn.
-const COUNT_SLICE: usize = 256;
 /// How long members must have been connected before others come or go: to ZooKeeper it is enough that
 /// a quorum is.
 const CONNECTED_FOR: Duration = Duration::ZERO;
@@ -515,29 +513,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
         });
     }
 
-    /// Answers how many nodes lie beneath one, all the way down.
+    /// Answers how many nodes lie beneath one, all the way down; counted beside the connection's thread.
     async fn count(&mut self, xid: i32, path: &str) {
         if let Err(code) = self.desk().check_readable(path) {
             return self.refuse_now(xid, code);
         }
-        let moment = self.reader().moment();
-        let mut count = system::count_beneath(path);
-        let mount = &self.shared.options.mount;
-        let roots = system::roots(path).map(|path| Bytes::copy_from_slice(path.as_bytes()));
-        let mut open: Vec<Bytes> = roots.collect();
-        let mut visited = 0;
-        while let Some(next) = open.pop() {
-            let names = read::shown(&next, moment.children(&mount.key(&next)));
-            count += names.len();
-            open.extend(names.iter().map(|name| path::join(&next, name)));
-            visited += 1;
-            if visited % COUNT_SLICE == 0 {
-                tokio::task::yield_now().await;
-            }
-        }
+        let (reader, path) = (self.reader().clone(), path.to_owned());
+        let mount = self.shared.options.mount.clone();
+        let count = move || read::count(&reader, &mount, &path);
+        let Ok((at, count)) = self.shared.gate.read_aside(count).await else {
+            return self.refuse_now(xid, Code::Throttled);
+        };
         let count = i32::try_from(count).unwrap_or(i32::MAX);
-        self.replies
-            .answer(xid, moment.revision(), |out| out.int(count));
+        self.replies.answer(xid, at, |out| out.int(count));
     }
 
     /// Changes the members, one after the other: what was done of it when one refuses stays done.
