@@ -7,7 +7,7 @@ use axum::extract::{Request, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
-use gateway::url::{BadUrl, Url};
+use gateway::url;
 use gateway::{Description, HEALTHY_AFTER, Member, MemberError, MemberRefusal, NewMember};
 use serde::Deserialize;
 use std::sync::Arc;
@@ -221,11 +221,7 @@ async fn peer_urls(headers: &HeaderMap, body: Body) -> Result<Vec<String>, Failu
     if change.peer_urls.is_empty() {
         return Err(Failure::bad("no valid URLs given"));
     }
-    let urls = change.peer_urls.iter().map(|text| Url::parse(text));
-    let urls: Result<Vec<Url>, BadUrl> = urls.collect();
-    let mut urls = urls.map_err(|bad| Failure::bad(bad.to_string()))?;
-    urls.sort_unstable();
-    Ok(urls.iter().map(Url::to_string).collect())
+    url::sorted(&change.peer_urls).map_err(|bad| Failure::bad(bad.to_string()))
 }
 
 fn answer(shared: &Shared, status: StatusCode, member: &Member) -> Response {

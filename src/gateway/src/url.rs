@@ -93,6 +93,14 @@ pub enum BadUrl {
     Path(String),
 }
 
+/// A member's peer URLs as the members' list keeps them: sorted by their text, as in etcd.
+pub fn sorted(texts: &[String]) -> Result<Vec<String>, BadUrl> {
+    let urls = texts.iter().map(|text| Ok(Url::parse(text)?.to_string()));
+    let mut urls: Vec<String> = urls.collect::<Result<_, _>>()?;
+    urls.sort_unstable();
+    Ok(urls)
+}
+
 impl Url {
     /// Reads one. Spaces around it do not count.
     pub fn parse(text: &str) -> Result<Url, BadUrl> {

@@ -4,7 +4,7 @@ use super::Ops;
 use crate::errors::{self, Error};
 use crate::wire::Header;
 use gateway::keyspace::Revision;
-use gateway::url::{BadUrl, Url};
+use gateway::url;
 use gateway::{Description, HEALTHY_AFTER, NewMember};
 use proto::etcdserverpb::{
     Member, MemberAddRequest, MemberAddResponse, MemberListRequest, MemberListResponse,
@@ -109,16 +109,10 @@ fn message(member: gateway::Member) -> Member {
     }
 }
 
-/// A member's peers reach it at one URL or more; etcd keeps them sorted.
+/// A member's peers reach it at one URL or more.
 fn peer_urls(urls: &[String]) -> Result<Vec<String>, Error> {
-    let urls = urls.iter().map(|url| Url::parse(url));
-    let urls: Result<Vec<Url>, BadUrl> = urls.collect();
-    let mut urls = urls.map_err(|_| errors::MEMBER_BAD_URLS)?;
-    if urls.is_empty() {
-        return Err(errors::MEMBER_BAD_URLS);
-    }
-    urls.sort_unstable();
-    Ok(urls.iter().map(Url::to_string).collect())
+    let urls = url::sorted(urls).ok().filter(|urls| !urls.is_empty());
+    urls.ok_or(errors::MEMBER_BAD_URLS)
 }
 
 #[cfg(test)]
