@@ -99,14 +99,19 @@ impl<'a> Session<'a> {
         Ok(goldenscript::generate(self, &script.text)?)
     }
 
-    /// From now on the current index is `i0`.
+    /// From now on the current index is `i0`, at every member.
     ///
     /// # Errors
-    /// When the member does not answer.
+    /// When a member does not answer.
     pub fn begin(&mut self) -> Result<()> {
         let runtime = self.runtime;
         let root = Ask::plain("GET", "/v2/keys/?quorum=true");
-        runtime.block_on(self.rebase(&root))
+        runtime.block_on(async {
+            for &port in &self.ports {
+                Answer::to(port, &root.bytes(port)).await?;
+            }
+            self.rebase(&root).await
+        })
     }
 
     async fn rebase(&mut self, ask: &Ask) -> Result<()> {
