@@ -1,5 +1,5 @@
-# What scripts of commands share: they compare what commands print. A script sources this, defines an
-# `expect` of its own with `judge`, and ends with `verdict`.
+# What scripts of commands share: they compare what commands print. A script sources this, says what
+# it expects, in words of its own where it has to, and ends with `verdict`.
 set -euo pipefail
 scratch=$(mktemp -d)
 trap 'kill $(jobs -p) 2> /dev/null || true; rm -rf "$scratch"' EXIT
@@ -14,6 +14,9 @@ judge() {
         printf 'FAIL %s: wanted /%s/, got:\n%s\n' "$1" "$2" "$3"
     fi
 }
+
+# expect NAME PATTERN COMMAND...: what the command prints has a line that matches.
+expect() { judge "$1" "$2" "$("${@:3}" 2>&1 || true)"; }
 
 # until_true COMMAND...: awaits a condition.
 until_true() {
