@@ -3,6 +3,7 @@
 
 use replica::Unavailable;
 use std::num::NonZero;
+use std::panic::resume_unwind;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 
@@ -40,8 +41,12 @@ impl Toil {
             drop(held);
             done
         });
-        // It ends early only with the runtime.
-        done.await.map_err(|_| Unavailable::Stopped)
+        done.await.map_err(|ended| match ended.try_into_panic() {
+            // A defect ends whoever waits for the work, not only the work.
+            Ok(panic) => resume_unwind(panic),
+            // The runtime ends.
+            Err(_) => Unavailable::Stopped,
+        })
     }
 }
 
@@ -92,5 +97,11 @@ mod tests {
         assert_eq!(toil.run(|| 7).await, Err(Unavailable::TooMany));
         drop(all);
         assert_eq!(toil.run(|| 7).await, Ok(7));
+    }
+
+    #[tokio::test]
+    #[should_panic(expected = "a defect")]
+    async fn a_panic_reaches_who_waits() {
+        Toil::new(1).run(|| panic!("a defect")).await.ok();
     }
 }
