@@ -196,7 +196,7 @@ pub enum Unseen {
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
     /// The most nodes.
-    pub nodes_max: usize,
+    pub nodes_max: u64,
     /// The most that they take, but for the last of them.
     pub bytes_max: usize,
 }
@@ -204,7 +204,7 @@ pub struct Bounds {
 impl Bounds {
     /// Whatever there is.
     pub const NONE: Bounds = Bounds {
-        nodes_max: usize::MAX,
+        nodes_max: u64::MAX,
         bytes_max: usize::MAX,
     };
 }
@@ -226,7 +226,7 @@ pub struct Reading<'a> {
     /// How much to tell at most.
     pub bounds: Bounds,
     /// How many nodes were listed.
-    pub listed: Cell<usize>,
+    pub listed: Cell<u64>,
 }
 
 impl Reading<'_> {
@@ -291,15 +291,15 @@ impl Reading<'_> {
         let shown = Shown::of_view(self.root.path(key), view);
         shown.encode(out, self.now, |out| {
             if view.directory && listed {
-                result = self.encode_beneath(out, key, view.children as usize);
+                result = self.encode_beneath(out, key, view.children);
             }
         });
         result
     }
 
     /// Appends the nodes beneath that are not hidden, if there are any.
-    fn encode_beneath(&self, out: &mut Vec<u8>, key: &[u8], children: usize) -> Result<(), Unseen> {
-        self.listed.update(|listed| listed + children);
+    fn encode_beneath(&self, out: &mut Vec<u8>, key: &[u8], children: u32) -> Result<(), Unseen> {
+        self.listed.update(|listed| listed + u64::from(children));
         if self.listed.get() > self.bounds.nodes_max {
             return Err(Unseen::TooLarge);
         }

@@ -8,18 +8,19 @@ use crate::{Shared, time};
 use axum::http::StatusCode;
 use axum::response::Response;
 use gateway::keyspace::Principal;
+use gateway::limits::AT_ONCE_MAX;
 use std::cell::Cell;
 use std::sync::Arc;
 
 /// What is told at once.
 const SMALL: Bounds = Bounds {
-    nodes_max: 1_000,
+    nodes_max: AT_ONCE_MAX,
     bytes_max: 256 << 10,
 };
 
 /// What is told at all: the content is made before it is sent.
 const LARGE: Bounds = Bounds {
-    nodes_max: usize::MAX,
+    nodes_max: u64::MAX,
     bytes_max: 256 << 20,
 };
 

@@ -62,7 +62,7 @@ fn assert_json(text: &[u8]) {
 /// Reads a path, with all that lies beneath and without, whole and within bounds.
 fn assert_told(keyspace: &Keyspace, root: &Root, path: &[u8]) {
     let (moment, auth) = (keyspace.reader().moment(), keyspace.reader().auth());
-    for (recursive, nodes_max) in [(false, usize::MAX), (true, usize::MAX), (true, 2)] {
+    for (recursive, nodes_max) in [(false, u64::MAX), (true, u64::MAX), (true, 2)] {
         let reading = Reading {
             moment: &moment,
             root,

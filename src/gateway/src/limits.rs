@@ -6,6 +6,10 @@ use std::time::Duration;
 /// The most that an operator may allow a request to take: more is replicated than was sent.
 pub const REQUEST_BYTES_MAX: usize = PROPOSAL_BYTES_MAX / 2;
 
+/// Keys or nodes that are read on a connection's thread, which carries other connections too. More are
+/// read by [`Gate::read_aside`](crate::Gate::read_aside).
+pub const AT_ONCE_MAX: u64 = 1_000;
+
 /// What the server was told to hold its clients to.
 #[derive(Clone, Debug)]
 pub struct Limits {

@@ -6,15 +6,12 @@ use crate::reply::{Committed, Deleted, RangePart, Ranged, Stored};
 use crate::wire::{Header, Reply, Shown};
 use gateway::keyspace::command::{Filter, Op, Range, Txn};
 use gateway::keyspace::{Answer, Command, End, Outcome, RangeAnswer, Revision, TxnOutcome};
+use gateway::limits::AT_ONCE_MAX;
 use proto::etcdserverpb::request_op::Request;
 use proto::etcdserverpb::{
     CompactionRequest, CompactionResponse, DeleteRangeRequest, PutRequest, RangeRequest, TxnRequest,
 };
 use std::sync::atomic::Ordering::Relaxed;
-
-/// Keys that are read at once; more are read beside the connection's thread, which carries others
-/// too.
-const AT_ONCE: u64 = 1_000;
 
 impl Ops {
     /// Reads keys.
@@ -51,7 +48,7 @@ impl Ops {
             return true;
         }
         let is_plain = range.sort.is_none() && range.filter == Filter::default();
-        let is_limited = is_plain && (1..=AT_ONCE).contains(&range.limit);
+        let is_limited = is_plain && (1..=AT_ONCE_MAX).contains(&range.limit);
         if range.count_only || is_limited {
             return false;
         }
@@ -59,7 +56,7 @@ impl Ops {
             count_only: true,
             ..range.clone()
         });
-        counted.is_ok_and(|counted| counted.count > AT_ONCE)
+        counted.is_ok_and(|counted| counted.count > AT_ONCE_MAX)
     }
 
     /// Reads keys in parts, so that no answer grows with the range.
