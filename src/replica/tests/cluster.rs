@@ -4,6 +4,7 @@ mod common;
 
 use common::{Node, cluster, eventually, grant, leader, newcomer, put, range_count};
 use keyspace::LeaseId;
+use replica::roster::Description;
 use replica::{Failure, HEALTHY_AFTER, MemberError, MemberRefusal, NewMember, Unavailable};
 use std::time::Duration;
 
@@ -297,6 +298,38 @@ async fn a_member_may_wait_until_it_is_added() -> anyhow::Result<()> {
     let failure = waiting.handle().failed().await;
     assert!(matches!(*failure, Failure::Removed), "{failure}");
     Ok(())
+}
+
+/// Killed while it waits it waits again, and added by URLs that are not its own it waits until they are.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_waits_until_it_is_added_by_its_own_urls() -> anyhow::Result<()> {
+    let nodes = alone().await?;
+    let mut waiting = newcomer("late", &nodes)?;
+    waiting.config.await_membership = true;
+    let urls = waiting.config.peer_urls.clone();
+    let election = waiting.config.election;
+    let early = tokio::time::timeout(election, waiting.start()).await;
+    assert!(early.is_err(), "it is no member yet");
+    waiting.kill().await;
+    let others = vec!["http://127.0.0.1:1".to_owned()];
+    let handle = nodes[0].handle();
+    let (added, _) = handle.member_add(new(others, true), HEALTHY_AFTER).await?;
+    {
+        let started = waiting.start();
+        tokio::pin!(started);
+        let early = tokio::time::timeout(election, &mut started).await;
+        assert!(early.is_err(), "another is meant");
+        let moved = Description {
+            id: added.id,
+            peer_urls: Some(urls),
+            ..Description::default()
+        };
+        handle.describe(moved).await?;
+        started.await?;
+    }
+    assert_eq!(waiting.id(), added.id);
+    published(&waiting).await?;
+    agree(&[&nodes[0], &waiting]).await
 }
 
 /// A member that is removed stops and says why; its id never comes back.

@@ -293,18 +293,18 @@ fn own_among<'m>(config: &Config, members: &'m [Member]) -> Option<&'m Member> {
 /// The cluster's id and its members, once this one is among them. Who the others are is theirs to
 /// say: more may have come and gone since this member was told whom to ask.
 async fn await_membership(config: &Config) -> (u64, Vec<Member>) {
-    let mut waits = false;
+    let mut told = String::new();
     loop {
         let why = match ask_cluster(config).await {
             Ok((cluster, members)) if own_among(config, &members).is_some() => {
                 return (cluster, members);
             }
-            Ok(_) => "it has not been added".to_owned(),
+            Ok(_) => "no member has these URLs".to_owned(),
             Err(error) => error.to_string(),
         };
-        if !waits {
-            waits = true;
+        if why != told {
             tracing::info!(peer_urls = ?config.peer_urls, why, "waiting to be a member");
+            told = why;
         }
         tokio::time::sleep(config.heartbeat).await;
     }
