@@ -84,8 +84,9 @@ impl Ensemble {
         }
     }
 
-    /// The steps of a reconfig, in their order: who goes, goes first.
-    pub fn plan(&self, asked: &Reconfig<'_>) -> Result<Vec<Change>, Code> {
+    /// The steps of a reconfig, in their order: who goes, goes first, but for the member that takes the
+    /// steps. It is gone with its own, and could not take the others.
+    pub fn plan(&self, asked: &Reconfig<'_>, here: u64) -> Result<Vec<Change>, Code> {
         if self.is_standalone() {
             return Err(Code::Unimplemented);
         }
@@ -109,7 +110,22 @@ impl Ensemble {
         if votes.filter(|(number, _)| started(number)).count() <= voters / 2 {
             return Err(Code::NewConfigNoQuorum);
         }
-        self.changes(&wanted)
+        let mut changes = self.changes(&wanted)?;
+        changes.sort_by_key(|change| *change == Change::Remove(here));
+        match changes.is_empty() {
+            true => Ok(self.restated()),
+            false => Ok(changes),
+        }
+    }
+
+    /// A change of nothing: ZooKeeper makes a new configuration of one that is the same, too.
+    fn restated(&self) -> Vec<Change> {
+        let first = self.members.first().map(|member| Description {
+            id: member.id,
+            peer_urls: Some(member.peer_urls.clone()),
+            ..Description::default()
+        });
+        first.map(Change::Describe).into_iter().collect()
     }
 
     fn servers(&self) -> BTreeMap<u64, Server> {
@@ -168,19 +184,20 @@ impl Ensemble {
         if server.observer && !is.observer {
             return Err(Code::BadArguments);
         }
-        let description = Description {
-            id: member.id,
-            peer_urls: (is.peer != server.peer).then(|| vec![self.peer_url(server)]),
-            stream_urls: (is.stream_urls != server.stream_urls).then(|| server.stream_urls.clone()),
-            second_port: (is.second_port != server.second_port).then_some(server.second_port),
-            ..Description::default()
+        let peer_urls = match is.peer == server.peer {
+            // There may be more of them than the one that is shown.
+            true => member.peer_urls.clone(),
+            false => vec![self.peer_url(server)],
         };
-        let nothing = Description {
-            id: member.id,
-            ..Description::default()
-        };
-        if description != nothing {
-            changes.push(Change::Describe(description));
+        let observer = server.observer;
+        if *server != (Server { observer, ..is }) {
+            changes.push(Change::Describe(Description {
+                id: member.id,
+                peer_urls: Some(peer_urls),
+                stream_urls: Some(server.stream_urls.clone()),
+                second_port: Some(server.second_port),
+                ..Description::default()
+            }));
         }
         if is.observer && !server.observer {
             changes.push(Change::Promote(member.id));
@@ -375,7 +392,7 @@ mod tests {
             learner: true,
             ..member(4)
         });
-        ensemble.plan(&Reconfig { from: -1, ..asked })
+        ensemble.plan(&Reconfig { from: -1, ..asked }, 101)
     }
 
     fn joining(joining: &str) -> Result<Vec<Change>, Code> {
@@ -416,7 +433,16 @@ mod tests {
             from: 26,
             ..Reconfig::default()
         };
-        assert_eq!(ensemble.plan(&asked), Ok(Vec::new()));
+        let restated = Description {
+            id: 103,
+            peer_urls: Some(vec!["http://h3:2380".to_owned()]),
+            ..Description::default()
+        };
+        assert_eq!(
+            ensemble.plan(&asked, 101),
+            Ok(vec![Change::Describe(restated)]),
+            "it makes a new version"
+        );
     }
 
     #[test]
@@ -438,20 +464,28 @@ mod tests {
             plan(asked),
             Ok(vec![Change::Remove(102), Change::Add(joined)])
         );
+        let itself = Reconfig {
+            joining: Some("server.4=h4:2380:2381:participant;h4:2181"),
+            leaving: Some("1"),
+            ..Reconfig::default()
+        };
+        assert_eq!(
+            plan(itself),
+            Ok(vec![Change::Promote(104), Change::Remove(101)]),
+            "whoever takes the steps goes last"
+        );
         let promoted = joining("4=h4:2380:2381:PARTICIPANT;h4:2181");
         assert_eq!(promoted, Ok(vec![Change::Promote(104)]));
-        let moved = joining("server.1=h1:7:8;0.0.0.0:2181").expect("a plan");
-        let [Change::Describe(description)] = &moved[..] else {
-            panic!("{moved:?}");
+        let moved = Description {
+            id: 101,
+            peer_urls: Some(vec!["http://h1:7".to_owned()]),
+            stream_urls: Some(vec!["tcp://h1:2181".to_owned()]),
+            second_port: Some(8),
+            ..Description::default()
         };
-        let elsewhere = vec!["http://h1:7".to_owned()];
         assert_eq!(
-            (description.id, &description.peer_urls),
-            (101, &Some(elsewhere))
-        );
-        assert_eq!(
-            (&description.stream_urls, description.second_port),
-            (&None, Some(8))
+            joining("server.1=h1:7:8;0.0.0.0:2181"),
+            Ok(vec![Change::Describe(moved)])
         );
     }
 
@@ -482,8 +516,8 @@ mod tests {
             from: 25,
             ..Reconfig::default()
         };
-        assert_eq!(ensemble(2).plan(&stale), Err(Code::BadVersion));
-        assert_eq!(ensemble(1).plan(&stale), Err(Code::Unimplemented));
+        assert_eq!(ensemble(2).plan(&stale, 101), Err(Code::BadVersion));
+        assert_eq!(ensemble(1).plan(&stale, 101), Err(Code::Unimplemented));
         let weighted = Reconfig {
             members: Some("server.1=h1:1:2;3\ngroup.1=1"),
             ..Reconfig::default()

@@ -6,8 +6,8 @@
 //!
 //! Start with [`ZooKeeper::serve`]. From the outside in: `connection` (how one begins), `session` (the
 //! engine: one read, one submission, one write), `request` (what becomes of each request), then what
-//! is pure: [`ops`] and [`read`] (what requests mean in the keyspace), [`record`], [`jute`] and
-//! [`reply`] (how they travel), [`acl`], [`path`], [`system`], [`ensemble`], [`sasl`] and [`jaas`]
+//! is pure: [`ops`], [`read`] and `watches` (what requests mean in the keyspace), [`record`], [`jute`]
+//! and [`reply`] (how they travel), [`acl`], [`path`], [`system`], [`ensemble`], [`sasl`] and [`jaas`]
 //! (ZooKeeper's rules), [`mount`] (whose paths are which keys), and last what operators ask: [`words`],
 //! [`admin`] and [`figures`].
 
@@ -35,6 +35,7 @@ pub mod stat;
 pub mod stats;
 pub mod system;
 pub mod tally;
+mod watches;
 pub mod words;
 
 pub use config::{OpenFiles, Options};
@@ -70,6 +71,8 @@ pub(crate) struct Shared {
 impl ZooKeeper {
     /// The protocol over `gate`.
     pub fn new(gate: Gate, options: Options) -> ZooKeeper {
+        let config = options.mount.key(system::CONFIG.as_bytes());
+        gate.hub().nodes().show_members_at(&config);
         ZooKeeper {
             shared: Arc::new(Shared {
                 gate,
@@ -82,15 +85,11 @@ impl ZooKeeper {
 
     /// Does what no connection does, as long as the server runs.
     pub async fn attend(&self) {
-        tokio::join!(self.tell_of_members(), self.mind_the_leader());
-    }
-
-    /// Turns to clients that only read while there is no leader, and back.
-    async fn mind_the_leader(&self) {
         let Shared { gate, options, .. } = &*self.shared;
         if !options.read_only_mode {
-            return;
+            return std::future::pending().await;
         }
+        // It turns to clients that only read while there is no leader, and back.
         loop {
             gate.leaderless(options.tick.max(READ_ONLY_GRACE)).await;
             tracing::warn!("no leader; serving clients that only read");
@@ -99,18 +98,6 @@ impl ZooKeeper {
             tracing::info!("found a leader; serving all clients");
             self.shared.read_only.store(false, Ordering::Relaxed);
         }
-    }
-
-    /// Tells who watches the members of their changes.
-    async fn tell_of_members(&self) {
-        let Shared { gate, options, .. } = &*self.shared;
-        let mut changes = gate.roster_changes();
-        let config = options.mount.key(system::CONFIG.as_bytes());
-        while changes.changed().await.is_ok() {
-            gate.hub().nodes().changed_aside(&config, gate.reader());
-        }
-        // The replica has stopped, and with it the members' changes.
-        std::future::pending().await
     }
 
     /// What is counted.

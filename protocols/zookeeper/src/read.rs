@@ -1,4 +1,4 @@
-//! Reads: what a node looks like to a client, and the watches left on the way.
+//! Reads: what a node looks like to a client, and the watches that reads leave.
 
 use crate::acl;
 use crate::config::Options;
@@ -8,22 +8,20 @@ use crate::jute::Write as _;
 use crate::mount::Mount;
 use crate::ops::{self, ROOT};
 use crate::path;
-use crate::record::{Read, SetWatches, result};
-use crate::reply::Replies;
+use crate::record::{Read, result};
 use crate::stat::{self, Stat};
 use crate::system::{self, SystemNode};
 use bytes::Bytes;
 use gateway::keyspace::access::{AccessEntry, Identity, Permissions, allows};
 use gateway::keyspace::{LeaseId, Moment, NodeView, Reader, Revision};
-use gateway::nodes::{Mode, Once, What, Which};
+use gateway::limits::AT_ONCE_MAX;
+use gateway::nodes::Once;
 use gateway::{Gate, NodeWatcher, Principal};
 use std::borrow::Cow;
 
 /// The longest answer to a multi-read. A request of the longest size could ask for 50,000 nodes of
 /// that size each.
 const MULTI_READ_BYTES_MAX: usize = 16 << 20;
-/// Children that are listed at once; more are listed beside the connection's thread.
-const LISTED_AT_ONCE: u32 = 1_000;
 /// What is answered of such length has taken its time.
 const SLICE_BYTES: usize = 64 << 10;
 
@@ -241,12 +239,13 @@ impl Desk<'_> {
         (self.reader.revision(), Err(code))
     }
 
-    fn permits(&self, acl: Option<&[AccessEntry]>, wanted: Permissions) -> bool {
+    /// Whether an access list, if it binds the client, permits this to it.
+    pub(crate) fn permits(&self, acl: Option<&[AccessEntry]>, wanted: Permissions) -> bool {
         self.by.is_none_or(|callers| allows(acl, callers, wanted))
     }
 
     /// Whether the client's roles permit to read a node. ZooKeeper's own are nobody's to permit.
-    fn is_readable(&self, path: &str) -> bool {
+    pub(crate) fn is_readable(&self, path: &str) -> bool {
         let path = if path.is_empty() { ROOT } else { path };
         let checked = || {
             let key = self.key(path);
@@ -334,7 +333,14 @@ impl Desk<'_> {
         }
     }
 
-    fn key<'p>(&self, path: &'p str) -> Cow<'p, [u8]> {
+    /// Whether the client may change the members.
+    pub fn may_reconfigure(&self) -> bool {
+        self.reader.check_root(self.principal).is_ok()
+            && self.permits(Found::System(self.config()).acl(), Permissions::WRITE)
+    }
+
+    /// Where a path lies in the keyspace.
+    pub(crate) fn key<'p>(&self, path: &'p str) -> Cow<'p, [u8]> {
         self.mount.key(path.as_bytes())
     }
 
@@ -440,7 +446,7 @@ impl Desk<'_> {
             let names = visible(path, moment.children(key));
             moment.is_whole().then_some(names)
         };
-        if children <= LISTED_AT_ONCE {
+        if u64::from(children) <= AT_ONCE_MAX {
             return Ok(list(&moment, path, key));
         }
         let (path, key) = (path.to_owned(), key.to_vec());
@@ -512,115 +518,4 @@ pub fn count(reader: &Reader, mount: &Mount, path: &str) -> (Revision, usize) {
         open.extend(names.iter().map(|name| path::join(&next, name)));
     }
     (reader.revision(), count)
-}
-
-/// Watches.
-impl Desk<'_> {
-    /// Watches again what a client had watched on another connection. It is told at once of what
-    /// happened since; the rest is watched on.
-    pub fn set_watches(&self, asked: &SetWatches<'_>, replies: &mut Replies) -> Revision {
-        let seen = Revision(u64::try_from(asked.zxid).unwrap_or(0));
-        for path in &asked.data {
-            let news = |node: Option<&NodeView>| match node {
-                None => Some(What::Deleted),
-                Some(node) => (node.modified > seen).then_some(What::Changed),
-            };
-            self.rearm(path, Once::Data, news, replies);
-            if *path == system::CONFIG && self.config().stat.mzxid > asked.zxid {
-                self.watcher.remove(&self.key(path), Which::Data);
-                replies.catch_up(self.reader.revision(), What::Changed, path);
-            }
-        }
-        for path in &asked.exist {
-            let news = |node: Option<&NodeView>| node.map(|_| What::Created);
-            self.rearm(path, Once::Data, news, replies);
-        }
-        for path in &asked.child {
-            let news = |node: Option<&NodeView>| match node {
-                None => Some(What::Deleted),
-                Some(node) => (node.children_changed > seen).then_some(What::ChildrenChanged),
-            };
-            self.rearm(path, Once::Children, news, replies);
-        }
-        for path in &asked.persistent {
-            self.watcher.add(&self.key(path), Mode::Persistent);
-        }
-        for path in &asked.recursive {
-            self.watcher.add(&self.key(path), Mode::Recursive);
-        }
-        self.reader.revision()
-    }
-
-    fn rearm(
-        &self,
-        path: &str,
-        once: Once,
-        news: impl Fn(Option<&NodeView>) -> Option<What>,
-        replies: &mut Replies,
-    ) {
-        if !self.is_readable(path) {
-            return;
-        }
-        // ZooKeeper's own nodes are always there.
-        let is_own = system::node(path).is_some();
-        let quiet = |node: Option<&NodeView>| is_own || news(node).is_none();
-        let (at, node) = self.watcher.node(&self.key(path), once, quiet);
-        if !quiet(node.as_ref())
-            && let Some(what) = news(node.as_ref())
-        {
-            replies.catch_up(at, what, path);
-        }
-    }
-
-    /// Watches until told otherwise.
-    pub fn add_watch(&self, path: &str, mode: i32) -> Result<Revision, Code> {
-        let mode = match mode {
-            0 => Mode::Persistent,
-            1 => Mode::Recursive,
-            _ => return Err(Code::MarshallingError),
-        };
-        match self.watcher.has_room(&self.key(path)) {
-            true => Ok(self.watcher.add(&self.key(path), mode)),
-            false => Err(Code::Throttled),
-        }
-    }
-
-    /// Whether there is a watch of this kind.
-    pub fn check_watches(&self, path: &str, kind: i32) -> Result<(), Code> {
-        match self.watcher.has(&self.key(path), which(kind)?) {
-            true => Ok(()),
-            false => Err(Code::NoWatcher),
-        }
-    }
-
-    /// Ends watches of this kind.
-    pub fn remove_watches(&self, path: &str, kind: i32) -> Result<(), Code> {
-        match self.watcher.remove(&self.key(path), which(kind)?) {
-            true => Ok(()),
-            false => Err(Code::NoWatcher),
-        }
-    }
-
-    /// Whether the client may change the members.
-    pub fn may_reconfigure(&self) -> bool {
-        self.reader.check_root(self.principal).is_ok()
-            && self.permits(Found::System(self.config()).acl(), Permissions::WRITE)
-    }
-
-    /// Whether the client may be told of what happened to a node of this access list.
-    pub fn may_hear(&self, path: &str, acl: Option<&[AccessEntry]>) -> bool {
-        self.permits(acl, Permissions::READ) && self.is_readable(path)
-    }
-}
-
-/// ZooKeeper's kinds of watches.
-fn which(kind: i32) -> Result<Which, Code> {
-    match kind {
-        1 => Ok(Which::Children),
-        2 => Ok(Which::Data),
-        3 => Ok(Which::Any),
-        4 => Ok(Which::Persistent),
-        5 => Ok(Which::Recursive),
-        _ => Err(Code::MarshallingError),
-    }
 }

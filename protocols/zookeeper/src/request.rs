@@ -295,8 +295,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
             Request::Write(_) | Request::Multi(_) => {
                 unreachable!("changes are done with those next to them")
             }
-            Request::Read(read) => self.read_one(xid, *read).await,
-            Request::MultiRead(reads) => self.read_several(xid, reads).await,
+            Request::Read(read) => {
+                self.tell_of_members(slice::from_ref(read)).await?;
+                self.read_one(xid, *read).await;
+            }
+            Request::MultiRead(reads) => {
+                self.tell_of_members(reads).await?;
+                self.read_several(xid, reads).await;
+            }
             Request::GetAllChildrenNumber { path } => self.count(xid, path).await,
             Request::Sync { .. } | Request::Reconfig(_) if self.read_only => {
                 self.refuse_now(xid, Code::NotReadOnly);
@@ -328,6 +334,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
         Ok(())
     }
 
+    /// Sends the events there are before what comes next is answered, whatever revision that shows: the
+    /// members change without a revision.
+    async fn tell(&mut self) -> Result<(), Over> {
+        match self.watcher.has_events() {
+            true => self.flush().await,
+            false => Ok(()),
+        }
+    }
+
+    /// The same where one of these shows the members.
+    async fn tell_of_members(&mut self, reads: &[Read<'_>]) -> Result<(), Over> {
+        match reads.iter().any(|read| read.path() == Some(system::CONFIG)) {
+            true => self.tell().await,
+            false => Ok(()),
+        }
+    }
+
     async fn read_one(&mut self, xid: i32, read: Read<'_>) {
         let (at, seen) = self.desk().read(read).await;
         match seen {
@@ -348,6 +371,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
     async fn sync(&mut self, xid: i32, path: &str) -> Result<(), Over> {
         let linearized = self.shared.gate.linearize().await;
         linearized.map_err(|_| Over::AfterAnswers)?;
+        self.tell().await?;
         let at = self.reader().revision();
         self.replies.answer(xid, at, |out| {
             out.text(path);
@@ -532,6 +556,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
     async fn reconfigure(&mut self, xid: i32, asked: &Reconfig<'_>) -> Result<(), Over> {
         match self.reconfigured(asked).await {
             Ok(()) => {
+                self.tell().await?;
                 let desk = self.desk();
                 let (at, config) = (desk.reader.revision(), desk.config());
                 self.replies.answer(xid, at, |out| {
@@ -552,11 +577,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
         }
         let desk = self.desk();
         let ensemble = desk.ensemble();
-        let changes = ensemble.plan(asked).map_err(refuse)?;
+        let gate = &self.shared.gate;
+        let here = gate.status().member;
+        let changes = ensemble.plan(asked, here).map_err(refuse)?;
         if !desk.may_reconfigure() {
             return Err(refuse(Code::NoAuth));
         }
-        let gate = &self.shared.gate;
         // What was planned for these members is not done to others, whoever changes them meanwhile.
         let mut version = ensemble.version.number;
         for change in changes {

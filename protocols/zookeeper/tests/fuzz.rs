@@ -281,7 +281,7 @@ fn what_is_made_of_requests_takes_no_more() {
     let is_planned = |number| {
         let frame = Bytes::from(sound(16, "/", number));
         let parsed = record::parse(&frame);
-        matches!(parsed, Ok((_, Request::Reconfig(asked))) if ensemble.plan(&asked).is_ok())
+        matches!(parsed, Ok((_, Request::Reconfig(asked))) if ensemble.plan(&asked, 1).is_ok())
     };
     assert!((0..6).any(is_planned), "no sound reconfig is understood");
     TestRunner::default()
@@ -298,7 +298,7 @@ fn what_is_made_of_requests_takes_no_more() {
             let peak = repeated_peak_of(|| match &request {
                 Request::Write(write) => drop(Steps::of(slice::from_ref(write), &frame, caller)),
                 Request::Multi(writes) => drop(Steps::of(writes, &frame, caller)),
-                Request::Reconfig(asked) => drop(ensemble.plan(asked)),
+                Request::Reconfig(asked) => drop(ensemble.plan(asked, 1)),
                 Request::Sasl { token } => {
                     let mut exchange = Exchange::Challenged("n\\o".to_owned());
                     let users = options.sasl.as_deref().expect("they are named");

@@ -16,7 +16,6 @@ use replica::{Answered, Handle, MemberError, Status, Unavailable};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use thiserror::Error;
-use tokio::sync::watch;
 
 /// How often [`Gate::tidy`] looks ...
 const TIDY_PAUSE_MIN: Duration = Duration::from_millis(1);
@@ -311,11 +310,6 @@ impl Gate {
     /// Which roster the members are of; and that together with them.
     pub fn roster(&self) -> (Version, Vec<Member>) {
         self.shared.replica.roster()
-    }
-
-    /// Returns each time that the members, or what is known of them, have changed.
-    pub fn roster_changes(&self) -> watch::Receiver<()> {
-        self.shared.replica.roster_changes()
     }
 
     /// Adds a member and answers with it, and with the number of the members' version then, as every

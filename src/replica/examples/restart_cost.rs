@@ -28,6 +28,7 @@ struct Nobody;
 impl ChangeSink for Nobody {
     fn publish(&mut self, _: &Command, _: &Applied) {}
     fn restored(&mut self, _: Revision) {}
+    fn members_changed(&mut self) {}
 }
 
 #[tokio::main]

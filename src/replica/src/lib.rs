@@ -125,14 +125,16 @@ pub enum MemberError {
     Unavailable(#[from] Unavailable),
 }
 
-/// Is told of every command, in order, on the applying thread, after readers can see what it did and
-/// before whoever asked is answered. Must not block.
+/// Is told of every command and change of the members, in order, on the applying thread, after readers
+/// can see what it did and before whoever asked is answered. Must not block.
 pub trait ChangeSink: Send {
     /// One command and what it did, which may be nothing.
     fn publish(&mut self, command: &Command, applied: &Applied);
     /// A snapshot took the state's place, and revisions up to this one were skipped: what they
     /// changed is in the keyspace's history, as far as that reaches back.
     fn restored(&mut self, revision: Revision);
+    /// The members are another version of themselves, and those who ask are shown it.
+    fn members_changed(&mut self);
 }
 
 /// Why a replica ended that nobody stopped. Nothing is acknowledged after it.

@@ -312,7 +312,7 @@ impl Machine {
             Step::Describe(description) => {
                 let moved = self.roster.describe(description);
                 StepOutcome::Roster(moved.map(|moved| match moved {
-                    true => self.note_roster(false),
+                    true => self.note_roster(description.is_order()),
                     false => self.roster.version().number,
                 }))
             }
@@ -320,9 +320,9 @@ impl Machine {
     }
 
     /// Notes that the roster changed, and answers the number of its version now.
-    fn note_roster(&mut self, membership: bool) -> u64 {
+    fn note_roster(&mut self, order: bool) -> u64 {
         let (revision, wall) = (self.revision(), self.keyspace.wall());
-        self.roster.changed(membership, revision, wall);
+        self.roster.changed(order, revision, wall);
         self.roster.version().number
     }
 

@@ -178,6 +178,14 @@ pub struct Description {
     pub after: Option<u64>,
 }
 
+impl Description {
+    /// Whether it says where peers reach the member, which is for the cluster to decide; what it says
+    /// of itself as it starts has nothing of that.
+    pub fn is_order(&self) -> bool {
+        self.peer_urls.is_some()
+    }
+}
+
 impl Roster {
     /// The members a cluster starts with, numbered in this order.
     pub fn new(members: impl IntoIterator<Item = Member>) -> Roster {
@@ -197,11 +205,11 @@ impl Roster {
         self.version
     }
 
-    /// Notes that it was changed, at this revision and time of the keyspace. Where members are
-    /// reached is no change while they are those that the cluster was founded with: they say it as
-    /// they start.
-    pub fn changed(&mut self, membership: bool, revision: Revision, wall: WallMs) {
-        if membership || self.version.number > 0 {
+    /// Notes that it was changed, at this revision and time of the keyspace, by an `order` or by what a
+    /// member says of itself. That is no change while the members are those that the cluster was
+    /// founded with: they say it as they start.
+    pub fn changed(&mut self, order: bool, revision: Revision, wall: WallMs) {
+        if order || self.version.number > 0 {
             self.version = Version {
                 number: self.version.number.max(revision.0) + 1,
                 since: wall,
@@ -339,8 +347,9 @@ impl Roster {
         Ok(())
     }
 
-    /// Changes what a member is called or where it is reached; whether the latter changed, as far as
-    /// peers and those clients are concerned that do not speak HTTP.
+    /// Changes what a member is called or where it is reached; whether that makes a new version: an
+    /// order does, even of what is so already, and else where those clients reach it that do not speak
+    /// HTTP.
     pub fn describe(&mut self, description: &Description) -> Result<bool, MemberRefusal> {
         self.check_version(description.after)?;
         if let Some(peer_urls) = &description.peer_urls {
@@ -349,7 +358,7 @@ impl Roster {
         let Some(member) = self.members.get_mut(&description.id) else {
             return Err(MemberRefusal::NotFound);
         };
-        let before = member.clone();
+        let mut moved = description.is_order();
         if let Some(name) = &description.name {
             member.name.clone_from(name);
         }
@@ -360,12 +369,11 @@ impl Roster {
             member.peer_urls.clone_from(urls);
         }
         if let Some(urls) = &description.stream_urls {
+            moved |= member.stream_urls != *urls;
             member.stream_urls.clone_from(urls);
         }
         member.second_port = description.second_port.or(member.second_port);
-        Ok(member.peer_urls != before.peer_urls
-            || member.stream_urls != before.stream_urls
-            || member.second_port != before.second_port)
+        Ok(moved)
     }
 
     /// Whether, counting those that have started, a quorum remains possible when a voter joins
@@ -464,7 +472,7 @@ mod tests {
 
         let now = Some(roster.version().number);
         assert_eq!(roster.describe(&moved(now)), Ok(true));
-        assert_eq!(roster.describe(&moved(None)), Ok(false), "it is there");
+        assert_eq!(roster.describe(&moved(None)), Ok(true), "as ordered");
         let any = MemberChange::Remove { id: 3, after: None };
         assert_eq!(roster.change(&any), Ok(()));
     }

@@ -151,17 +151,17 @@ impl NodeHub {
         }
     }
 
-    /// Tells who watches `path`, which is no node of the keyspace but watched as if it were one, that
-    /// it changed. The event counts as later than all that can be read by now: who has just read,
-    /// and left a watcher, is told after the answer.
-    pub fn changed_aside(&self, path: &[u8], reader: &Reader) {
-        let mut wakers = Vec::new();
-        {
-            let mut table = self.shared.table.lock();
-            let later = Revision(reader.revision().0 + 1);
-            table.happened_aside(path, later, &mut wakers);
-        }
-        wakers.into_iter().for_each(Waker::wake);
+    /// Who watches this path, which is no node of the keyspace but watched as if it were one, is told
+    /// when the members change.
+    pub fn show_members_at(&self, path: &[u8]) {
+        self.shared.table.lock().show_members_at(path);
+    }
+
+    /// Called on the applying thread. The event counts as later than all that can be read by now: who
+    /// has just read, and left a watcher, is told after the answer.
+    pub(crate) fn members_changed(&self, wakers: &mut Vec<Waker>) {
+        let later = Revision(self.published().0 + 1);
+        self.shared.table.lock().members_changed(later, wakers);
     }
 
     /// A snapshot took the state's place: what happened up to this revision went by unseen.

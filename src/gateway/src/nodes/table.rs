@@ -28,6 +28,8 @@ pub struct Table {
     recursive: u64,
     /// Counts what happened, so that one connection is told of it once.
     happening: u64,
+    /// What is watched as if it were a node, and changes when the members do.
+    members_at: Option<Path>,
 }
 
 struct Connection {
@@ -320,8 +322,17 @@ impl Table {
         }
     }
 
-    /// Tells all who watch what is no node of the keyspace that it changed.
-    pub fn happened_aside(&mut self, path: &[u8], revision: Revision, wakers: &mut Vec<Waker>) {
+    /// Where the members are watched.
+    pub fn show_members_at(&mut self, path: &[u8]) {
+        self.members_at = Some(path.into());
+    }
+
+    /// Tells all who watch the members that they changed.
+    pub fn members_changed(&mut self, revision: Revision, wakers: &mut Vec<Waker>) {
+        let Some(path) = self.members_at.clone() else {
+            return;
+        };
+        let path = &path[..];
         let mut news = News {
             revision,
             what: What::Changed,

@@ -255,6 +255,11 @@ impl NodeWatcher {
         state.events.drain(..end).collect()
     }
 
+    /// Whether there are events.
+    pub fn has_events(&self) -> bool {
+        !self.inbox.state.lock().events.is_empty()
+    }
+
     /// Whether the connection has to go, and why.
     pub fn gone(&self) -> Option<Gone> {
         self.inbox.state.lock().gone

@@ -237,6 +237,12 @@ impl ChangeSink for Sink {
         self.hub.shared.events.restored(&mut self.wakers);
         self.wakers.drain(..).for_each(Waker::wake);
     }
+
+    fn members_changed(&mut self) {
+        let nodes = &self.hub.shared.nodes;
+        nodes.members_changed(&mut self.wakers);
+        self.wakers.drain(..).for_each(Waker::wake);
+    }
 }
 
 impl Sink {

@@ -123,7 +123,11 @@ impl Applier {
         });
         let shared = &self.watch.shared;
         if is_change || described {
+            let before = shared.roster.read().version();
             shared.replace_roster(self.machine.roster());
+            if self.machine.roster().version() != before {
+                self.watch.sink.members_changed();
+            }
         }
         if is_change {
             let change = effect.change.clone();

@@ -39,6 +39,8 @@ impl ChangeSink for Recorder {
     fn restored(&mut self, revision: Revision) {
         self.0.lock().push(revision);
     }
+
+    fn members_changed(&mut self) {}
 }
 
 /// etcd's defaults, but quicker.
