@@ -330,7 +330,7 @@ fn write_originals(page: &mut String, scripts: &[Script]) -> Result<()> {
     writeln!(page, "## Where the originals differ among themselves\n")?;
     writeln!(
         page,
-        "The newest is the measure. The older one answers otherwise here:\n"
+        "The newest is the measure. The older one answers otherwise here, and where it says so either may:\n"
     )?;
     writeln!(
         page,
@@ -342,6 +342,9 @@ fn write_originals(page: &mut String, scripts: &[Script]) -> Result<()> {
         }
         for (target, reason) in &script.differs {
             writeln!(page, "| {} | {target} | {reason} |", script.name)?;
+        }
+        if let Some(reason) = &script.races {
+            writeln!(page, "| {} | any, now and then | {reason} |", script.name)?;
         }
     }
     writeln!(page)?;

@@ -168,8 +168,9 @@ impl Target<'_> {
                 false => &mut shared,
             };
             let mut outcome = self.run_on(cluster, script, index);
-            if self.kind != Kind::Triglot && outcome.as_ref().is_err_and(has_ended) {
-                // What an original does by itself says nothing about the scenario.
+            let may_differ = |error| has_ended(error) || script.races.is_some();
+            if self.kind != Kind::Triglot && outcome.as_ref().is_err_and(may_differ) {
+                // What an original does by itself, or now and then, says nothing about the scenario.
                 println!("AGAIN {} on {}", script.name, self.kind.name());
                 outcome = self.run_on(cluster, script, index);
             }
