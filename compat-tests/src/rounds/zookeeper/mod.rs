@@ -83,8 +83,7 @@ pub async fn rounds(kind: Kind, count: usize, apart: bool) -> Result<Tally> {
 
 async fn run(cluster: &mut Cluster, count: usize, apart: bool) -> Result<(Seen, usize)> {
     let addresses = addresses(cluster);
-    let mut observer = open(&addresses).await?;
-    prepare(&mut observer, SESSIONS).await?;
+    prepare(&mut open(&addresses).await?, SESSIONS).await?;
     let shared = Arc::new(Shared::new(addresses));
     let mut workers = JoinSet::new();
     for slot in 0..SESSIONS {
@@ -103,7 +102,7 @@ async fn run(cluster: &mut Cluster, count: usize, apart: bool) -> Result<(Seen, 
         cuts += usize::from(cut);
         let what = if cut { "cutting off" } else { "killing" };
         // A broken promise ends the run at once.
-        let fault = strike(cluster, &shared, &mut observer, victim, cut);
+        let fault = strike(cluster, &shared, victim, cut);
         tokio::select! {
             biased;
             Some(ended) = workers.join_next() => {
@@ -139,13 +138,7 @@ async fn open(addresses: &[SocketAddr]) -> Result<Session> {
     Session::open(addresses, 0, Instant::now() + SERVE_DEADLINE).await
 }
 
-async fn strike(
-    cluster: &mut Cluster,
-    shared: &Shared,
-    observer: &mut Session,
-    victim: usize,
-    cut: bool,
-) -> Result<()> {
+async fn strike(cluster: &mut Cluster, shared: &Shared, victim: usize, cut: bool) -> Result<()> {
     progress(shared, STEPS_BETWEEN).await.context("before it")?;
     if cut {
         cluster.set_cut(victim, true)?;
@@ -160,7 +153,10 @@ async fn strike(
         cluster.restart(victim)?;
     }
     cluster.await_ready().await.context("after it")?;
-    survey(shared, observer, Instant::now()).await
+    let whole_since = Instant::now();
+    // A session of its own each time: nobody speaks for it between the rounds, which may outlast it.
+    let mut observer = open(&shared.members).await?;
+    survey(shared, &mut observer, whole_since).await
 }
 
 /// Awaits that `count` more steps are answered.
