@@ -151,7 +151,9 @@ impl Mask {
                     .map_or_else(|_| digits.to_owned(), |i| self.index(i))
             });
         }
-        text = replace_after(&text, "\"ttl\":", is_number, |ttl| self.ttl(ttl));
+        text = replace_after(&without_overdue(&text), "\"ttl\":", is_number, |ttl| {
+            self.ttl(ttl)
+        });
         text = replace_after(&text, "\"expiration\":\"", is_no_quote, time);
         text = replace_after(&text, "\"startTime\":\"", is_no_quote, |_| {
             "time".to_owned()
@@ -259,6 +261,17 @@ fn replace_after(
         rest = &after[end..];
     }
     out + rest
+}
+
+/// Without times to live below zero: a time that is over is shown as none, and when a member came to
+/// it more than a second late, as the seconds since.
+fn without_overdue(text: &str) -> String {
+    let mut parts = text.split("\"ttl\":-");
+    let mut out = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        out += part.trim_start_matches(is_digit).trim_start_matches(',');
+    }
+    out
 }
 
 /// `time` for a moment in UTC as Go writes it: to the nanosecond, without zeros at the end.
@@ -388,6 +401,10 @@ mod tests {
         assert_eq!(mask().body(body, true), named);
         let body = r#"{"expiration":"2026-01-02T03:04:05.120Z","ttl":50}"#;
         assert_eq!(mask().body(body, true), body);
+        let late =
+            r#"{"key":"/a","expiration":"2026-01-02T03:04:05Z","ttl":-2,"modifiedIndex":11}"#;
+        let named = r#"{"key":"/a","expiration":"time","modifiedIndex":i1}"#;
+        assert_eq!(mask().body(late, true), named);
     }
 
     #[test]
