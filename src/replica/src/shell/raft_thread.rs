@@ -283,6 +283,12 @@ impl RaftThread {
             let expired = clocks.take_expired(now_ms, node_is_due);
             (expired, clocks.take_notes(now_ms))
         };
+        // As ZooKeeper does, so that whoever lost its session finds out when.
+        for ended in expired.iter().flatten() {
+            if ended.attachment.is_some() {
+                tracing::info!(session = ended.lease.0, "a session's time is over");
+            }
+        }
         let expire = expired.map(|leases| Step::Command(Command::Expire(leases)));
         let mut steps: Vec<Step> = expire.into_iter().collect();
         if !notes.is_empty() {
