@@ -13,7 +13,6 @@
 //! # members: 1                                 only with so many members
 //! # skip etcd-3.4: RangeStream came with 3.7   not on that original, and why
 //! # differs etcd-3.4: no header before 3.5     its replies are in a file of its own, `NAME.etcd-3.4`
-//! # races: its sync may come too early         an original may answer otherwise, and is asked again
 //! ```
 //!
 //! Any command may say `times=20`, with `{}` numbered in its words.
@@ -58,8 +57,6 @@ pub struct Script {
     pub skips: BTreeMap<String, String>,
     /// Which originals answer otherwise, with the reason.
     pub differs: BTreeMap<String, String>,
-    /// Why an original, and never ours, may answer otherwise now and then.
-    pub races: Option<String>,
 }
 
 /// Where the files are that servers are started with.
@@ -90,7 +87,6 @@ impl Script {
             members: None,
             skips: BTreeMap::new(),
             differs: BTreeMap::new(),
-            races: None,
         };
         for line in text.lines().map_while(|line| line.strip_prefix('#')) {
             let Some((name, value)) = line.trim().split_once(": ") else {
@@ -103,7 +99,6 @@ impl Script {
                 "servers" => script.own_servers = value == "own",
                 "flags" | "zoo.cfg" => script.flags.extend(words(' ')),
                 "members" => script.members = Some(value.parse()?),
-                "races" => script.races = Some(value),
                 _ => {
                     if let Some(target) = name.strip_prefix("skip ") {
                         script.skips.insert(target.to_owned(), value.to_owned());
