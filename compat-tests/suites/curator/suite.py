@@ -3,9 +3,11 @@ JVM: for the original that is left alone, for ours a class of the same name star
 
 import shutil
 import subprocess
+import tempfile
 import xml.etree.ElementTree as xml
 import zipfile
 from fnmatch import fnmatchcase
+from pathlib import Path
 
 # Some classes have fifty tests of a few seconds each.
 CLASS_DEADLINE_S = 600
@@ -25,21 +27,20 @@ def run(context):
     if context.target == "triglot":
         classpath = f"{context.cache}/target/classes:{classpath}"
     environment = context.environment() | {"SERVE": str(context.serve)}
-    reports = context.cache / f"reports-{context.target}"
     results = {}
     with context.log() as log:
         for jar in jars.values():
             for name in classes(jar, context):
-                shutil.rmtree(reports, ignore_errors=True)
                 log.write(f"==> {name}\n")
-                log.write(context.output_of(
-                    ["timeout", str(CLASS_DEADLINE_S), environment["REAL_JAVA"], "-Xmx1g",
-                     "-XX:TieredStopAtLevel=1", "-cp", classpath,
-                     "org.junit.platform.console.ConsoleLauncher", f"--select-class={name}",
-                     "--include-classname=.*", "--details=none", f"--reports-dir={reports}"],
-                    environment))
+                with tempfile.TemporaryDirectory() as reports:
+                    log.write(context.output_of(
+                        ["timeout", str(CLASS_DEADLINE_S), environment["REAL_JAVA"], "-Xmx1g",
+                         "-XX:TieredStopAtLevel=1", "-cp", classpath,
+                         "org.junit.platform.console.ConsoleLauncher", f"--select-class={name}",
+                         "--include-classname=.*", "--details=none", f"--reports-dir={reports}"],
+                        environment))
+                    results |= read(Path(reports), name.rpartition(".")[2], context)
                 log.flush()
-                results |= read(reports, name.rpartition(".")[2], context)
     return results
 
 
@@ -56,7 +57,8 @@ def classes(jar, context):
 
 def read(reports, simple, context):
     results = {}
-    for report in reports.glob("*.xml"):
+    reports = list(reports.glob("*.xml"))
+    for report in reports:
         for case in xml.parse(report).iter("testcase"):
             name = f"{simple}.{case.get('name').partition('(')[0]}"
             outcome, detail = "pass", ""
@@ -69,6 +71,6 @@ def read(reports, simple, context):
                 # One with parameters runs several times: it passes when all do.
                 if results.get(name, ("pass", ""))[0] == "pass":
                     results[name] = (outcome, detail)
-    if not reports.exists():
+    if not reports:
         results[f"{simple}.*"] = ("fail", "no end in time")
     return results
