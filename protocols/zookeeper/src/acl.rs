@@ -69,11 +69,11 @@ struct Growing {
 
 impl Growing {
     fn push(&mut self, permissions: Permissions, scheme: &str, id: &str) -> Result<(), Code> {
-        self.bytes += scheme.len() + id.len();
+        let who = Identity::new(scheme, id);
+        self.bytes += who.len_bytes();
         if self.entries.len() == ENTRIES_MAX || self.bytes > LIST_BYTES_MAX {
             return Err(Code::InvalidAcl);
         }
-        let who = Identity::new(scheme, id);
         self.entries.push(AccessEntry { permissions, who });
         Ok(())
     }
@@ -82,7 +82,7 @@ impl Growing {
 /// What identities take.
 pub fn bytes_of<'a>(ids: impl IntoIterator<Item = &'a Identity>) -> usize {
     let ids = ids.into_iter();
-    ids.map(|id| id.scheme.len() + id.id.len()).sum()
+    ids.map(Identity::len_bytes).sum()
 }
 
 /// What lets everyone do everything.

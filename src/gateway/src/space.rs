@@ -79,22 +79,22 @@ fn cost_of_txn(txn: &Txn) -> u64 {
 }
 
 fn cost_of_node_op(op: &NodeOp) -> u64 {
+    if !op.grows() {
+        return 0;
+    }
     let value = match &op.action {
         Action::Write(write) => {
             write.value.as_ref().map_or(0, |value| value.len()) + len_of(write.acl.as_ref())
         }
         Action::SetAcl(acl) => len_of(acl.as_ref()),
-        Action::MakeDirectory { .. } => 0,
-        Action::Check | Action::Remove { .. } => return 0,
+        Action::MakeDirectory { .. } | Action::Check | Action::Remove { .. } => 0,
     };
     PUT_OVERHEAD_BYTES + (op.path.len() + value) as u64
 }
 
 fn len_of(acl: Option<&AccessList>) -> usize {
     let entries = acl.into_iter().flat_map(|acl| acl.iter());
-    entries
-        .map(|entry| entry.who.scheme.len() + entry.who.id.len())
-        .sum()
+    entries.map(|entry| entry.who.len_bytes()).sum()
 }
 
 fn cost_of_op(op: &Op) -> u64 {

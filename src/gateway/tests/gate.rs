@@ -3,7 +3,7 @@
 use gateway::keyspace::auth::{AuthChange, AuthChanges};
 use gateway::keyspace::command::{Nodes, Turn};
 use gateway::keyspace::node::{Action, NodeWrite};
-use gateway::keyspace::{Cause, Command, NodeOp, Refusal};
+use gateway::keyspace::{AccessEntry, Cause, Command, Identity, NodeOp, Permissions, Refusal};
 use gateway::{Gate, Hub, Limits, Principal, SessionKey};
 use replica::{Config, Handle};
 use std::time::Duration;
@@ -102,13 +102,25 @@ async fn writes_over_the_quota_are_refused_in_their_turn() -> anyhow::Result<()>
     .await?;
     let session = member.gate.open_session(60_000).await?;
     let remove = Action::Remove { recursive: false };
-    let actions = [write(1_000), write(100_000), write(1_000), remove];
+    let entry = AccessEntry {
+        permissions: Permissions::ALL,
+        who: Identity::new("digest", "ann:x="),
+    };
+    let actions = [
+        write(1_000),
+        write(100_000),
+        write(1_000),
+        Action::SetAcl(Some([entry].into())),
+        Action::SetAcl(None),
+        remove,
+    ];
     let turns = actions.into_iter().enumerate();
     let writes = turns.map(|(seq, action)| turn(&session, seq as u64, action));
     let outcomes = member.write(writes).await?;
     let full = gateway::keyspace::command::Alarm::NoSpace;
     let refused = || Err(Refusal::Alarmed(full));
-    assert_eq!(outcomes, [Ok(()), refused(), refused(), Ok(())]);
+    let expected = [Ok(()), refused(), refused(), refused(), Ok(()), Ok(())];
+    assert_eq!(outcomes, expected);
     member.replica.stop().await;
     Ok(())
 }

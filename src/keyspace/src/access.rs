@@ -74,6 +74,11 @@ impl Identity {
         }
     }
 
+    /// How many bytes it has.
+    pub fn len_bytes(&self) -> usize {
+        self.scheme.len() + self.id.len()
+    }
+
     /// Everyone.
     pub fn anyone() -> Identity {
         Identity::new("world", "anyone")

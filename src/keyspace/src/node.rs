@@ -39,8 +39,8 @@ impl NodeOp {
     /// Whether the step may take space.
     pub fn grows(&self) -> bool {
         match self.action {
-            Action::Write(_) | Action::MakeDirectory { .. } => true,
-            Action::Check | Action::Remove { .. } | Action::SetAcl(_) => false,
+            Action::Write(_) | Action::MakeDirectory { .. } | Action::SetAcl(Some(_)) => true,
+            Action::Check | Action::Remove { .. } | Action::SetAcl(None) => false,
         }
     }
 }

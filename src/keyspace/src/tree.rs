@@ -171,9 +171,7 @@ impl Node {
 
     pub fn cost(&self, path: &[u8]) -> u64 {
         let entries = self.acl.iter().flat_map(|acl| acl.iter());
-        let entry = |entry: &AccessEntry| {
-            ACCESS_BYTES + (entry.who.scheme.len() + entry.who.id.len()) as u64
-        };
+        let entry = |entry: &AccessEntry| ACCESS_BYTES + entry.who.len_bytes() as u64;
         let held = self.aside.as_ref().map_or(0, |aside| aside.value.len());
         NODE_BYTES + (path.len() + held) as u64 + entries.map(entry).sum::<u64>()
     }
