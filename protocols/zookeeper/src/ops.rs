@@ -210,6 +210,7 @@ fn create_step(create: &Create<'_>, frames: &Bytes, caller: Caller<'_>) -> Resul
     let mut tests = vec![
         NodeTest::ParentAllowed(Permissions::CREATE),
         NodeTest::Missing,
+        NodeTest::ParentUnbound,
     ];
     tests.extend(room(create.data, caller));
     let path = mount.stem_within(create.path, frames);

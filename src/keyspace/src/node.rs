@@ -93,6 +93,9 @@ pub enum NodeTest {
     /// nearest node above.
     #[n(9)]
     Unrestricted,
+    /// The node above is bound to no lease.
+    #[n(10)]
+    ParentUnbound,
 }
 
 /// What a [`NodeOp`] does once its tests hold.

@@ -108,11 +108,11 @@ impl Writing<'_> {
         }
         let recorded: Vec<bool> = erased
             .iter()
-            .map(|before| self.record(before.key()).is_some())
+            .map(|before| self.has_record(before.key()))
             .collect();
         for (before, recorded) in erased.iter().zip(recorded).rev() {
             // One that had children may have gone with the last of them.
-            let gone = recorded && self.record(before.key()).is_none();
+            let gone = recorded && !self.has_record(before.key());
             if tree::is_path(before.key()) && !gone {
                 self.value_gone(before);
             }
@@ -159,19 +159,19 @@ impl Writing<'_> {
         let Some(parent) = tree::parent(path) else {
             return;
         };
-        let mut node = match (self.record(parent), self.value(parent)) {
-            (Some(node), _) => node,
-            (None, Some(entry)) => Node::new(entry.created().0, entry.born()),
-            (None, None) => {
-                self.link(parent, keep);
-                self.step(Name::Path(parent.into()), Happening::Created);
-                Node {
-                    created_event: self.event,
-                    modified_event: self.event,
-                    ..Node::new(self.revision, self.wall)
-                }
+        let known = self.record(parent).or_else(|| {
+            let entry = self.value(parent)?;
+            Some(Node::new(entry.created().0, entry.born()))
+        });
+        let mut node = known.unwrap_or_else(|| {
+            self.link(parent, keep);
+            self.step(Name::Path(parent.into()), Happening::Created);
+            Node {
+                created_event: self.event,
+                modified_event: self.event,
+                ..Node::new(self.revision, self.wall)
             }
-        };
+        });
         node.children += 1;
         node.creates = node.creates.wrapping_add(1);
         node.children_changed = self.revision;
@@ -185,7 +185,7 @@ impl Writing<'_> {
     /// Takes a node away that has neither value nor children; its parent may go with it.
     fn unlink(&mut self, path: &[u8]) {
         self.step(Name::Path(path.into()), Happening::Deleted);
-        if self.record(path).is_some() {
+        if self.has_record(path) {
             self.set_record(path, None);
         }
         let parent = tree::parent(path).expect("the root always stays");
@@ -211,6 +211,10 @@ impl Writing<'_> {
         self.with_tree(|tree| tree.get(path).cloned())
     }
 
+    fn has_record(&self, path: &[u8]) -> bool {
+        self.with_tree(|tree| tree.get(path).is_some())
+    }
+
     fn set_record(&mut self, path: &[u8], node: Option<Node>) {
         let (before, after) = self.tree().put(path, node);
         self.shrink(before);
@@ -221,9 +225,12 @@ impl Writing<'_> {
     /// Counts that so much more lies at a path, where that is counted.
     pub(crate) fn count(&mut self, path: &[u8], nodes: i64, bytes: i64) {
         let more = Tally { nodes, bytes };
+        if more == Tally::default() {
+            return;
+        }
         let counted = self.with_tree(|tree| {
             let name = tree.quotas.over(path)?.tally.clone()?;
-            (more != Tally::default() && tree::is_path(path)).then_some(name)
+            tree::is_path(path).then_some(name)
         });
         let Some(name) = counted else { return };
         let node = self.record(&name).expect("what counts is there");

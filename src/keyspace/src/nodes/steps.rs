@@ -14,6 +14,7 @@ use crate::tree::{self, Node, ROOT};
 use crate::types::{End, LeaseId, Span};
 use crate::write::{Write, Writing, len_of};
 use bytes::Bytes;
+use std::cell::LazyCell;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -43,15 +44,14 @@ impl Writing<'_> {
             Action::MakeDirectory { .. } => Some(Parents::Made),
             Action::Check | Action::Remove { .. } | Action::SetAcl(_) => None,
         };
-        let parents = parents.filter(|_| previous.is_none());
-        if let Some(parents) = parents {
-            self.check_parents(&path, parents)?;
+        let above = LazyCell::new(|| tree::parent(&path).and_then(|parent| self.view(parent)));
+        match parents.filter(|_| previous.is_none()) {
+            Some(Parents::Required) if above.is_none() => return Err(NodeRefusal::NoParent),
+            Some(Parents::Made) => self.check_no_file_above(&path)?,
+            Some(Parents::Required) | None => {}
         }
         for test in &op.tests {
-            self.check(&path, previous.as_ref(), test, asker.ids)?;
-        }
-        if parents == Some(Parents::Required) {
-            self.check_parent_unbound(&path)?;
+            self.check(&path, previous.as_ref(), &above, test, asker.ids)?;
         }
         match &op.action {
             Action::Check => {}
@@ -67,10 +67,10 @@ impl Writing<'_> {
                 if self.is_of_session(previous.as_ref()) {
                     return Err(NodeRefusal::NotDirectory(path));
                 }
-                self.make_directory(&path, *deadline, op.cause);
+                self.make_directory(&path, previous.as_ref(), *deadline, op.cause);
             }
             Action::Remove { recursive } => {
-                self.remove(&path, *recursive, op.cause)?;
+                self.remove(&path, previous.as_ref(), *recursive, op.cause)?;
             }
             Action::SetAcl(acl) => self.set_acl(&path, acl.clone(), previous.as_ref())?,
         }
@@ -111,36 +111,17 @@ impl Writing<'_> {
         }
     }
 
-    fn check_parents(&self, path: &[u8], parents: Parents) -> Refused<()> {
-        match parents {
-            Parents::Required => {
-                let parent = tree::parent(path).and_then(|parent| self.view(parent));
-                parent.map(|_| ()).ok_or(NodeRefusal::NoParent)
-            }
-            Parents::Made => {
-                let is_file = |path: &&[u8]| self.view(path).is_some_and(|view| !view.directory);
-                match ancestors(path).into_iter().find(is_file) {
-                    Some(file) => Err(NodeRefusal::NotDirectory(Bytes::copy_from_slice(file))),
-                    None => Ok(()),
-                }
-            }
-        }
-    }
-
-    fn check_parent_unbound(&self, path: &[u8]) -> Refused<()> {
-        let parent = tree::parent(path).and_then(|parent| self.value(parent));
-        let bound = parent.is_some_and(|entry| entry.lease() != LeaseId::NONE);
-        if bound {
-            Err(NodeRefusal::ParentBound)
-        } else {
-            Ok(())
+    fn check_no_file_above(&self, path: &[u8]) -> Refused<()> {
+        let is_file = |path: &&[u8]| self.view(path).is_some_and(|view| !view.directory);
+        match ancestors(path).into_iter().find(is_file) {
+            Some(file) => Err(NodeRefusal::NotDirectory(Bytes::copy_from_slice(file))),
+            None => Ok(()),
         }
     }
 
     /// Whether a session owns the node: it is a file, and ends with it.
     fn is_of_session(&self, node: Option<&NodeView>) -> bool {
-        let entry = node.and_then(|node| node.entry.as_ref());
-        let lease = entry.map_or(LeaseId::NONE, Entry::lease);
+        let lease = lease_of(node);
         lease != LeaseId::NONE
             && self.with_leases(|leases| {
                 let lease = leases.get(&lease);
@@ -180,6 +161,7 @@ impl Writing<'_> {
         &self,
         path: &[u8],
         node: Option<&NodeView>,
+        above: &LazyCell<Option<NodeView>, impl FnOnce() -> Option<NodeView>>,
         test: &NodeTest,
         by: Option<&[Identity]>,
     ) -> Refused<()> {
@@ -221,10 +203,13 @@ impl Writing<'_> {
             NodeTest::Room { bytes } => must(self.has_room(path, node, *bytes), NodeRefusal::Full),
             NodeTest::Allowed(wanted) => allowed(found()?.acl.as_ref(), *wanted),
             NodeTest::ParentAllowed(wanted) => {
-                let parent = tree::parent(path).and_then(|parent| self.view(parent));
-                let parent = parent.ok_or(NodeRefusal::NoParent)?;
+                let parent = above.as_ref().ok_or(NodeRefusal::NoParent)?;
                 allowed(parent.acl.as_ref(), *wanted)
             }
+            NodeTest::ParentUnbound => must(
+                lease_of(above.as_ref()) == LeaseId::NONE,
+                NodeRefusal::ParentBound,
+            ),
         }
     }
 
@@ -337,9 +322,7 @@ impl Writing<'_> {
             Happening::Created
         };
         let record = self.record(path);
-        let is = record
-            .clone()
-            .unwrap_or_else(|| Node::new(after.created().0, after.born()));
+        let is = record.unwrap_or_else(|| Node::new(after.created().0, after.born()));
         let mut node = is.clone();
         match previous {
             None => {
@@ -394,13 +377,18 @@ impl Writing<'_> {
         });
     }
 
-    fn make_directory(&mut self, path: &[u8], deadline: Deadline, cause: Cause) {
-        let previous = self.event_node(path);
+    /// Makes a node a directory, which looked so.
+    fn make_directory(
+        &mut self,
+        path: &[u8],
+        previous: Option<&NodeView>,
+        deadline: Deadline,
+        cause: Cause,
+    ) {
         let event = self.next_event(path);
-        let value = self.live_slot(path);
-        let puts = self.view(path).map_or(0, |view| view.puts);
-        if let Some(slot) = &value {
-            self.erase(slot, Cause::Delete, event);
+        let value = previous.and_then(|node| node.entry.as_ref());
+        if let Some(value) = value {
+            self.erase(value.slot(), Cause::Delete, event);
             self.step(Name::Path(path.into()), Happening::Emptied);
         }
         if previous.is_none() {
@@ -419,7 +407,7 @@ impl Writing<'_> {
             ..record
         };
         if value.is_some() {
-            node.puts_before = puts;
+            node.puts_before = previous.map_or(0, |node| node.puts);
             node.modified = self.revision;
             node.written = self.wall;
         }
@@ -431,29 +419,35 @@ impl Writing<'_> {
             cause,
             name: Name::Path(path.into()),
             node,
-            previous,
+            previous: previous.map(EventNode::of),
             silent: false,
             restricted: self.has_list(path),
         });
     }
 
-    /// Removes a node, and with `recursive` all beneath it, as one event.
-    fn remove(&mut self, path: &[u8], recursive: bool, cause: Cause) -> Refused<()> {
-        let Some(previous) = self.event_node(path) else {
+    /// Removes a node, which looked so, and with `recursive` all beneath it, as one event.
+    fn remove(
+        &mut self,
+        path: &[u8],
+        previous: Option<&NodeView>,
+        recursive: bool,
+        cause: Cause,
+    ) -> Refused<()> {
+        let Some(previous) = previous else {
             return Err(self.missing(path));
         };
-        let has_children = self.record(path).is_some_and(|node| node.children > 0);
+        let has_children = previous.children > 0;
         if has_children && !recursive {
             return Err(NodeRefusal::NotEmpty);
         }
         let event = self.next_event(path);
         if event > 0 {
-            self.tell_end(cause, Name::Path(path.into()), event, Some(previous), false);
+            let told = Some(EventNode::of(previous));
+            self.tell_end(cause, Name::Path(path.into()), event, told, false);
         }
         if !has_children {
-            // A key of the name of a node aside is no node.
-            if let Some(slot) = self.live_slot(path).filter(|_| tree::is_path(path)) {
-                self.erase(&slot, cause, event);
+            if let Some(value) = &previous.entry {
+                self.erase(value.slot(), cause, event);
             }
             self.unlink(path);
             return Ok(());
@@ -463,24 +457,18 @@ impl Writing<'_> {
         let mut ends: Vec<(&[u8], bool)> = records.iter().map(|path| (&path[..], true)).collect();
         for slot in &slots {
             self.erase(slot, cause, event);
-            if self.record(slot.key()).is_none() {
+            if !self.has_record(slot.key()) {
                 ends.push((slot.key(), false));
             }
         }
         ends.sort_unstable();
         for (path, recorded) in ends.into_iter().rev() {
             // One that only its children implied has gone with the last of them.
-            if !recorded || self.record(path).is_some() {
+            if !recorded || self.has_record(path) {
                 self.unlink(path);
             }
         }
         Ok(())
-    }
-
-    /// The slot of a key that has a value.
-    fn live_slot(&self, path: &[u8]) -> Option<Slot> {
-        let slot = self.shared.find(path);
-        slot.filter(|slot| !slot.newest().is_tombstone())
     }
 
     /// What lies at and beneath a path.
@@ -545,7 +533,8 @@ impl Writing<'_> {
     pub fn expire_node(&mut self, path: &[u8]) {
         let deadline = self.record(path).and_then(|node| node.ends_at());
         if deadline.is_some_and(|deadline| deadline <= self.wall) {
-            let removed = self.remove(path, true, Cause::Expire);
+            let previous = self.view(path);
+            let removed = self.remove(path, previous.as_ref(), true, Cause::Expire);
             removed.expect("a recursive removal of what is there is never refused");
         }
     }
@@ -565,6 +554,12 @@ fn check_rights(rights: &Rights<'_>, path: &[u8], action: &Action) -> Refused<()
         checked = checked.and_then(|()| rights.check(&beneath(path), may));
     }
     checked.map_err(|_| NodeRefusal::Denied)
+}
+
+/// What a node with a value is bound to.
+fn lease_of(node: Option<&NodeView>) -> LeaseId {
+    let entry = node.and_then(|node| node.entry.as_ref());
+    entry.map_or(LeaseId::NONE, Entry::lease)
 }
 
 /// What lies beneath a path.

@@ -79,6 +79,7 @@ fn test(tests: &mut Vec<NodeTest>, name: &str, given: &str) -> Parsed<bool> {
         "missing" => NodeTest::Missing,
         "file" => NodeTest::File,
         "unrestricted" => NodeTest::Unrestricted,
+        "parentunbound" => NodeTest::ParentUnbound,
         "may" => NodeTest::Allowed(permissions(given)?),
         "parentmay" => NodeTest::ParentAllowed(permissions(given)?),
         "room" => NodeTest::Room {

@@ -28,6 +28,7 @@ fn test() -> impl Strategy<Value = NodeTest> {
         Just(NodeTest::Missing),
         Just(NodeTest::File),
         Just(NodeTest::Unrestricted),
+        Just(NodeTest::ParentUnbound),
         permissions().prop_map(NodeTest::Allowed),
         permissions().prop_map(NodeTest::ParentAllowed),
         (1u64..3).prop_map(NodeTest::Version),
