@@ -74,6 +74,19 @@ struct Subscription {
     /// Its name on its stream; never used twice there.
     serial: u64,
     inbox: Arc<Inbox>,
+    /// The last revision that it was told of. Only who publishes looks at it.
+    noted: AtomicU64,
+}
+
+impl Subscription {
+    /// Whether this revision is news to it: of several changes only the first is.
+    fn is_news(&self, revision: u64) -> bool {
+        let is_news = self.noted.load(Ordering::Relaxed) != revision;
+        if is_news {
+            self.noted.store(revision, Ordering::Relaxed);
+        }
+        is_news
+    }
 }
 
 /// What waits for one stream: bounded by the number of its watchers.
@@ -260,7 +273,11 @@ impl Sink {
         for step in news.chunk_by(|a, b| a.entry.modified() == b.entry.modified()) {
             let at = step[0].entry.modified().0;
             for change in step {
-                index.of(change.entry.key(), |it| self.wanted.push(it.clone()));
+                index.of(change.entry.key(), |it| {
+                    if it.is_news(at) {
+                        self.wanted.push(it.clone());
+                    }
+                });
             }
             // What nobody watches is not kept: who comes later reads it from history.
             if !self.wanted.is_empty() {

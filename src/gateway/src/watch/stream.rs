@@ -5,7 +5,7 @@ use super::{Hub, Inbox, Subscription, Unread};
 use keyspace::{Change, Reader, Refusal, Revision, Span};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 /// How much history one delivery may hold, in changes (etcd's figure, in revisions) ...
@@ -90,6 +90,7 @@ impl WatchStream {
         let subscription = Arc::new(Subscription {
             serial,
             inbox: self.inbox.clone(),
+            noted: AtomicU64::new(0),
         });
         let now = {
             let mut index = self.hub.shared.index.write();
