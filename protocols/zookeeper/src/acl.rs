@@ -1,7 +1,7 @@
 //! Access lists and identities: ZooKeeper's schemes, in and out.
 
 use crate::Arrival;
-use crate::config::Options;
+use crate::config::{DigestAlgorithm, Options};
 use crate::errors::Code;
 use crate::jute::Write;
 use crate::record::Acl;
@@ -9,6 +9,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use gateway::keyspace::access::{AccessEntry, AccessList, Identity, Permissions};
 use sha1::{Digest, Sha1};
+use sha2::{Sha256, Sha512};
 use std::net::IpAddr;
 
 /// The longest access list: looking at a node looks at all of it.
@@ -219,12 +220,12 @@ pub fn authenticate(
     scheme: &str,
     token: &[u8],
     inborn: &Inborn,
-    super_digest: Option<&str>,
+    options: &Options,
 ) -> Option<Vec<Identity>> {
     match scheme {
         "digest" => {
-            let digest = digest(token);
-            let is_super = super_digest == Some(&digest);
+            let digest = digest(token, options.digest_algorithm);
+            let is_super = options.super_digest.as_ref() == Some(&digest);
             let superuser = is_super.then(|| Identity::new(SUPER, ""));
             Some(
                 superuser
@@ -257,11 +258,16 @@ pub fn is_super(callers: &[Identity]) -> bool {
     callers.iter().any(|id| &*id.scheme == SUPER)
 }
 
-/// `user:base64(SHA-1("user:password"))`.
-fn digest(token: &[u8]) -> String {
+/// `user:base64(SHA-1("user:password"))`, or with another algorithm.
+fn digest(token: &[u8], algorithm: DigestAlgorithm) -> String {
     let token = String::from_utf8_lossy(token);
     let user = token.split(':').next().unwrap_or_default();
-    format!("{user}:{}", STANDARD.encode(Sha1::digest(token.as_bytes())))
+    let hash = match algorithm {
+        DigestAlgorithm::Sha1 => STANDARD.encode(Sha1::digest(token.as_bytes())),
+        DigestAlgorithm::Sha256 => STANDARD.encode(Sha256::digest(token.as_bytes())),
+        DigestAlgorithm::Sha512 => STANDARD.encode(Sha512::digest(token.as_bytes())),
+    };
+    format!("{user}:{hash}")
 }
 
 /// Whom a client is told that it is: of a digest, only the user.
@@ -310,8 +316,11 @@ mod tests {
     #[test]
     fn digests_are_zookeepers() {
         // The example of ZooKeeper's administrator's guide.
-        assert_eq!(digest(b"super:admin"), "super:xQJmxLMiHGwaqBvst5y6rkB6HQs=");
-        assert_eq!(digest(b"nobody").split(':').next(), Some("nobody"));
+        let sha1 = |token| digest(token, DigestAlgorithm::Sha1);
+        assert_eq!(sha1(b"super:admin"), "super:xQJmxLMiHGwaqBvst5y6rkB6HQs=");
+        assert_eq!(sha1(b"nobody").split(':').next(), Some("nobody"));
+        let sha256 = digest(b"super:admin", DigestAlgorithm::Sha256);
+        assert_eq!(sha256, "super:wtZw1Um4mq1rRKbXqxHs8ueodBP35/JhtBP/nwJ62WY=");
     }
 
     #[test]
@@ -392,12 +401,15 @@ mod tests {
 
     #[test]
     fn a_super_user_is_known_by_the_digest() {
-        let inborn = Inborn::of(&arrival(None), &Options::default());
-        let known = Some("super:xQJmxLMiHGwaqBvst5y6rkB6HQs=");
-        let ids = |token| authenticate("digest", token, &inborn, known).expect("never fails");
+        let options = Options {
+            super_digest: Some("super:xQJmxLMiHGwaqBvst5y6rkB6HQs=".to_owned()),
+            ..Options::default()
+        };
+        let inborn = Inborn::of(&arrival(None), &options);
+        let ids = |token| authenticate("digest", token, &inborn, &options).expect("never fails");
         assert!(is_super(&ids(b"super:admin")));
         assert!(!is_super(&ids(b"super:other")));
-        assert_eq!(authenticate("world", b"", &inborn, known), None);
+        assert_eq!(authenticate("world", b"", &inborn, &options), None);
     }
 
     fn arrival(subject: Option<&str>) -> Arrival {
@@ -417,7 +429,7 @@ mod tests {
             let inborn = Inborn::of(&arrival(subject), &options);
             let text = |id: &Identity| format!("{}:{}", id.scheme, id.id);
             let born: Vec<_> = inborn.ids().map(text).collect();
-            let shown = authenticate("x509", b"", &inborn, None);
+            let shown = authenticate("x509", b"", &inborn, &options);
             (born, shown.map(|ids| is_super(&ids)))
         };
         assert_eq!(ids(None), (vec!["ip:127.0.0.1".to_owned()], None));

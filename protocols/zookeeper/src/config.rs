@@ -27,6 +27,8 @@ pub struct Options {
     /// `znode.container.checkIntervalMs`: how long a container that is created here stays once it has
     /// lost its last child.
     pub container_linger_ms: u64,
+    /// `DigestAuthenticationProvider.digestAlg`: how the scheme `digest` keeps passwords.
+    pub digest_algorithm: DigestAlgorithm,
     /// `DigestAuthenticationProvider.superDigest`: who may do everything.
     pub super_digest: Option<String>,
     /// `X509AuthenticationProvider.superUser`: whose certificate lets do everything.
@@ -66,6 +68,29 @@ pub struct Options {
     pub words: Vec<String>,
 }
 
+/// How the scheme `digest` keeps a password.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DigestAlgorithm {
+    /// ZooKeeper's default.
+    Sha1,
+    /// SHA-2 of 256 bits.
+    Sha256,
+    /// SHA-2 of 512 bits.
+    Sha512,
+}
+
+impl DigestAlgorithm {
+    /// The one that Java calls so, if it is one of these.
+    pub fn named(name: &str) -> Option<DigestAlgorithm> {
+        match name.to_ascii_uppercase().as_str() {
+            "SHA1" | "SHA-1" | "SHA" => Some(DigestAlgorithm::Sha1),
+            "SHA-256" => Some(DigestAlgorithm::Sha256),
+            "SHA-512" => Some(DigestAlgorithm::Sha512),
+            _ => None,
+        }
+    }
+}
+
 /// Files of the process, sockets included.
 #[derive(Clone, Copy, Debug)]
 pub struct OpenFiles {
@@ -87,6 +112,7 @@ impl Default for Options {
             frame_bytes_max: crate::frame::FRAME_BYTES_MAX,
             extended_types: false,
             container_linger_ms: 60_000,
+            digest_algorithm: DigestAlgorithm::Sha1,
             super_digest: None,
             super_subject: None,
             skip_acl: false,

@@ -38,7 +38,7 @@ pub mod tally;
 mod watches;
 pub mod words;
 
-pub use config::{OpenFiles, Options};
+pub use config::{DigestAlgorithm, OpenFiles, Options};
 pub use mount::Mount;
 pub use stats::{Entered, Stats};
 pub use words::Office;

@@ -434,9 +434,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
     /// Adds identities; a proof that is none ends the connection. Once authentication is on, a digest
     /// of a user's name has to have its password, and logs it in.
     async fn authenticate(&mut self, xid: i32, scheme: &str, token: &[u8]) -> Result<(), Over> {
-        let known = self.shared.options.super_digest.as_deref();
         let is_user = scheme != "digest" || self.log_in_user(token).await?;
-        let shown = acl::authenticate(scheme, token, &self.inborn, known);
+        let shown = acl::authenticate(scheme, token, &self.inborn, &self.shared.options);
         let Some(shown) = shown.filter(|_| is_user) else {
             self.shared.stats.auth_failed.fetch_add(1, Relaxed);
             self.replies.aside(xid, 0, Some(Code::AuthFailed), |_| {});

@@ -5,15 +5,17 @@ use crate::config::Config;
 use crate::flags::value::{FlagValue, StreamUrls, Urls};
 use crate::tls::{ClientAuth, Files};
 use crate::url;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
-use zookeeper::Options;
+use zookeeper::{DigestAlgorithm, Options};
 
 /// Settings that only matter to what this server does by other means.
 const ELSEWHERE: &[&str] = &[
-    "dataDir",
     "dataLogDir",
+    "dynamicConfigFile",
     "initLimit",
     "syncLimit",
     "serverCnxnFactory",
@@ -30,18 +32,24 @@ const METRICS_PORT: u16 = 7000;
 const TO_PEM: &str = "convert it with `keytool -importkeystore -srckeystore FILE -destkeystore FILE.p12 \
                       -deststoretype PKCS12` and `openssl pkcs12 -in FILE.p12 -nodes -out FILE.pem`";
 
-/// Takes over what the file sets. A key may bear the prefix that it has as a property of the JVM.
-pub fn apply(text: &str, config: &mut Config, remarks: &mut Vec<String>) -> Result<(), String> {
+/// Takes over what the file sets, and the one with the members that it may name.
+pub fn apply(
+    text: &str,
+    read_file: impl Fn(&Path) -> io::Result<String>,
+    config: &mut Config,
+    remarks: &mut Vec<String>,
+) -> Result<(), String> {
     let mut places = Places::default();
     let mut enforced = Enforced::default();
     config.zookeeper.initial_configuration = text.to_owned();
-    for line in text.lines().map(str::trim_start) {
-        if line.is_empty() || line.starts_with(['#', '!']) {
-            continue;
+    let mut dynamic = settings(text).filter(|(key, _)| *key == "dynamicConfigFile");
+    let dynamic = match dynamic.next() {
+        Some((_, path)) => {
+            read_file(Path::new(path)).map_err(|error| format!("open {path}: {error}"))?
         }
-        let (key, value) = line.split_once(['=', ':']).unwrap_or((line, ""));
-        let (key, value) = (key.trim_end(), value.trim());
-        let key = key.strip_prefix("zookeeper.").unwrap_or(key);
+        None => String::new(),
+    };
+    for (key, value) in settings(text).chain(settings(&dynamic)) {
         let said = |why: String| format!("invalid value {value:?} for {key}: {why}");
         let known = places.set(key, value).map_err(said)?
             || enforced.set(key, value).map_err(said)?
@@ -57,7 +65,22 @@ pub fn apply(text: &str, config: &mut Config, remarks: &mut Vec<String>) -> Resu
         }
     }
     config.zookeeper.enforced_schemes = enforced.schemes()?;
-    places.fill(config)
+    // Missing where ZooKeeper never ran.
+    let data_dir = places.data_dir.as_deref();
+    let own = data_dir.and_then(|dir| read_file(&dir.join("myid")).ok());
+    places.fill(own.as_deref().map(str::trim), config)
+}
+
+/// The keys that a file sets, with their values. A key may bear the prefix that it has as a property
+/// of the JVM.
+fn settings(text: &str) -> impl Iterator<Item = (&str, &str)> {
+    let lines = text.lines().map(str::trim_start);
+    let lines = lines.filter(|line| !line.is_empty() && !line.starts_with(['#', '!']));
+    lines.map(|line| {
+        let (key, value) = line.split_once(['=', ':']).unwrap_or((line, ""));
+        let key = key.trim_end();
+        (key.strip_prefix("zookeeper.").unwrap_or(key), value.trim())
+    })
 }
 
 /// Where the file says to listen, as far as no flag does.
@@ -65,6 +88,9 @@ pub fn apply(text: &str, config: &mut Config, remarks: &mut Vec<String>) -> Resu
 struct Places {
     clients: Place,
     secure_clients: Place,
+    /// By their numbers, where members say that clients reach them, in the open and by TLS.
+    members: Vec<(String, [Place; 2])>,
+    data_dir: Option<PathBuf>,
     metrics: Place,
     metrics_provider: String,
     admin: Place,
@@ -72,18 +98,34 @@ struct Places {
 }
 
 /// An address and a port.
-#[derive(Default)]
+#[derive(Clone, Default, PartialEq)]
 struct Place {
-    address: Option<IpAddr>,
+    host: Option<String>,
     port: Option<u16>,
 }
 
 impl Place {
-    /// As a URL of this scheme; none without a port.
-    fn url(&self, scheme: &str) -> Option<String> {
-        let address = self.address.unwrap_or(Ipv4Addr::UNSPECIFIED.into());
-        let port = self.port?;
-        Some(format!("{scheme}://{}", SocketAddr::new(address, port)))
+    /// `[address:]port`; nothing is nowhere.
+    fn parse(text: &str) -> Result<Place, String> {
+        let (host, port) = match text.rsplit_once(':') {
+            None => (None, text),
+            Some((host, port)) => (Some(host.to_owned()), port),
+        };
+        let port = (!port.is_empty()).then(|| number(port)).transpose()?;
+        Ok(Place { host, port })
+    }
+
+    /// As a URL of this scheme; none without a port. May ask the system's resolver.
+    fn url(&self, scheme: &str) -> Result<Option<String>, String> {
+        let Some(port) = self.port else {
+            return Ok(None);
+        };
+        let address = match &self.host {
+            None => Ipv4Addr::UNSPECIFIED.into(),
+            Some(host) => address(host)?,
+        };
+        let place = SocketAddr::new(address, port);
+        Ok(Some(format!("{scheme}://{place}")))
     }
 }
 
@@ -91,44 +133,80 @@ impl Places {
     /// Sets one; answers whether there is such.
     fn set(&mut self, key: &str, value: &str) -> Result<bool, String> {
         let port = || number::<u16>(value).map(Some);
-        let address = || number::<IpAddr>(value).map(Some);
+        let host = || Some(value.to_owned());
         match key {
+            "dataDir" => self.data_dir = Some(value.into()),
             "clientPort" => self.clients.port = port()?,
-            "clientPortAddress" => self.clients.address = address()?,
+            "clientPortAddress" => self.clients.host = host(),
             "secureClientPort" => self.secure_clients.port = port()?,
-            "secureClientPortAddress" => self.secure_clients.address = address()?,
+            "secureClientPortAddress" => self.secure_clients.host = host(),
             "metricsProvider.className" => value.clone_into(&mut self.metrics_provider),
             "metricsProvider.httpPort" => self.metrics.port = port()?,
-            "metricsProvider.httpHost" => self.metrics.address = address()?,
+            "metricsProvider.httpHost" => self.metrics.host = host(),
             "admin.serverPort" => self.admin.port = port()?,
-            "admin.serverAddress" => self.admin.address = address()?,
+            "admin.serverAddress" => self.admin.host = host(),
             "admin.enableServer" => self.admin_enabled = Some(bool::parse(value)?),
-            _ => return Ok(false),
+            // `server.N=host:port:port[:role];clients[;clients by TLS]`: the rest is about peers.
+            _ => match (key.strip_prefix("server."), value.split_once(';')) {
+                (Some(number), Some((_, places))) => {
+                    let (open, secure) = places.split_once(';').unwrap_or((places, ""));
+                    let places = [Place::parse(open)?, Place::parse(secure)?];
+                    self.members.push((number.to_owned(), places));
+                }
+                (Some(_), None) | (None, _) => return Ok(false),
+            },
         }
         Ok(true)
     }
 
-    fn fill(mut self, config: &mut Config) -> Result<(), String> {
+    /// Where clients come, in the open and by TLS. Where `clientPort` does not say it, the member of
+    /// this number does; who does not know its number goes by what all members say.
+    fn of_clients(&self, own: Option<&str>) -> Result<[Place; 2], String> {
+        let [clients, secure] = [self.clients.clone(), self.secure_clients.clone()];
+        let is_own = |number: &str| own.is_none_or(|own| own == number);
+        let members = self.members.iter().filter(|(number, _)| is_own(number));
+        let mut said = members.map(|(_, places)| places);
+        match said.next() {
+            Some(first) if clients.port.is_none() => {
+                if said.any(|other| other != first) {
+                    return Err(
+                        "which member this is says neither myid in dataDir nor clientPort, \
+                                and the members do not all listen at the same port"
+                            .to_owned(),
+                    );
+                }
+                let [open, by_tls] = first.clone();
+                let secure = Some(secure).filter(|place| place.port.is_some());
+                Ok([open, secure.unwrap_or(by_tls)])
+            }
+            Some(_) | None => Ok([clients, secure]),
+        }
+    }
+
+    fn fill(mut self, own: Option<&str>, config: &mut Config) -> Result<(), String> {
         if self.admin_enabled == Some(true) {
             self.admin.port.get_or_insert(ADMIN_PORT);
         }
         if self.metrics_provider.contains("Prometheus") {
             self.metrics.port.get_or_insert(METRICS_PORT);
         }
-        let clients = [self.clients.url("tcp"), self.secure_clients.url("tls")];
-        let clients: Vec<String> = clients.into_iter().flatten().collect();
-        if !clients.is_empty() && !config.given.contains("listen-zookeeper-urls") {
-            let urls = clients.iter().map(|url| url::parse_stream(url));
-            config.listen_zookeeper_urls = StreamUrls(Urls(urls.collect::<Result<_, _>>()?));
+        if !config.given.contains("listen-zookeeper-urls") {
+            let [open, secure] = self.of_clients(own)?;
+            let urls = [open.url("tcp")?, secure.url("tls")?];
+            let urls = urls.iter().flatten().map(|url| url::parse_stream(url));
+            let urls: Vec<_> = urls.collect::<Result<_, _>>()?;
+            if !urls.is_empty() {
+                config.listen_zookeeper_urls = StreamUrls(Urls(urls));
+            }
         }
-        let admin = self.admin.url("http");
-        if let Some(url) = admin.filter(|_| self.admin_enabled != Some(false))
-            && !config.given.contains("listen-zookeeper-admin-urls")
+        if !config.given.contains("listen-zookeeper-admin-urls")
+            && self.admin_enabled != Some(false)
+            && let Some(url) = self.admin.url("http")?
         {
             config.listen_zookeeper_admin_urls = Urls(vec![url::parse(&url)?]);
         }
-        if let Some(url) = self.metrics.url("http")
-            && !config.given.contains("listen-metrics-urls")
+        if !config.given.contains("listen-metrics-urls")
+            && let Some(url) = self.metrics.url("http")?
         {
             config.listen_metrics_urls = Urls(vec![url::parse(&url)?]);
         }
@@ -245,6 +323,11 @@ fn set(options: &mut Options, key: &str, value: &str) -> Result<bool, String> {
         "reconfigEnabled" => options.reconfig = bool::parse(value)?,
         "standaloneEnabled" => options.standalone = bool::parse(value)?,
         "skipACL" => options.skip_acl = value == "yes",
+        "DigestAuthenticationProvider.digestAlg" => {
+            let named = DigestAlgorithm::named(value);
+            options.digest_algorithm =
+                named.ok_or("passwords can be kept by SHA1, SHA-256 or SHA-512")?;
+        }
         "DigestAuthenticationProvider.superDigest" => {
             options.super_digest = Some(value.to_owned());
         }
@@ -275,6 +358,20 @@ fn number<T: FromStr<Err: ToString>>(value: &str) -> Result<T, String> {
     value.parse().map_err(|error: T::Err| error.to_string())
 }
 
+/// An address, or what the system's resolver knows a host by.
+fn address(host: &str) -> Result<IpAddr, String> {
+    let bare = host
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'));
+    let mut known = (bare.unwrap_or(host), 0)
+        .to_socket_addrs()
+        .map_err(|error| format!("{host}: {error}"))?;
+    let first = known
+        .next()
+        .ok_or_else(|| format!("{host} has no address"))?;
+    Ok(first.ip())
+}
+
 fn millis(value: &str) -> Result<Duration, String> {
     Ok(Duration::from_millis(number(value)?))
 }
@@ -293,8 +390,37 @@ mod tests {
 
     fn configured(text: &str) -> (Config, Vec<String>) {
         let (mut config, mut remarks) = (Config::default(), Vec::new());
-        apply(text, &mut config, &mut remarks).expect("a sound file");
+        apply(text, read_file, &mut config, &mut remarks).expect("a sound file");
         (config, remarks)
+    }
+
+    /// The files there are.
+    fn read_file(path: &Path) -> io::Result<String> {
+        match path.to_str() {
+            Some("/data/myid") => Ok("2\n".to_owned()),
+            Some("/zoo.dynamic") => Ok("server.1=a:1:2;127.0.0.1:2185\nversion=0\n".to_owned()),
+            _ => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    fn refused(text: &str) -> Result<(), String> {
+        apply(text, read_file, &mut Config::default(), &mut Vec::new())
+    }
+
+    #[test]
+    fn a_members_line_says_where_its_clients_come() {
+        let listens = |text: &str| configured(text).0.listen_zookeeper_urls.0.to_string();
+        let all = "server.1=a:2888:3888;2182\nserver.2=b:2888:3888:participant;2182\n";
+        assert_eq!(listens(all), "tcp://0.0.0.0:2182");
+        let each = "server.1=a:1:2;[::1]:2183\nserver.2=b:1:2;localhost:2184;2281\n";
+        let own = listens(&format!("{each}dataDir=/data\n"));
+        assert_eq!(own, "tcp://127.0.0.1:2184,tls://0.0.0.0:2281");
+        assert!(refused(each).is_err_and(|why| why.contains("myid")));
+        let port = listens(&format!("{each}clientPort=2185\n"));
+        assert_eq!(port, "tcp://0.0.0.0:2185");
+        let dynamic = listens("dynamicConfigFile=/zoo.dynamic\n");
+        assert_eq!(dynamic, "tcp://127.0.0.1:2185");
+        assert!(refused("dynamicConfigFile=/none\n").is_err_and(|why| why.contains("/none")));
     }
 
     #[test]
@@ -348,9 +474,8 @@ mod tests {
     #[test]
     fn javas_key_stores_are_refused_with_a_way_out() {
         for line in ["ssl.keyStore.location=/k.jks", "ssl.trustStore.type=PKCS12"] {
-            let refused = apply(line, &mut Config::default(), &mut Vec::new());
             assert!(
-                refused.is_err_and(|why| why.contains("openssl pkcs12")),
+                refused(line).is_err_and(|why| why.contains("openssl pkcs12")),
                 "{line}"
             );
         }
@@ -367,9 +492,9 @@ mod tests {
             "tickTime=x",
             "enforce.auth.enabled=true",
             "enforce.auth.enabled=true\nenforce.auth.schemes=sasl,other",
+            "DigestAuthenticationProvider.digestAlg=MD5",
         ] {
-            let refused = apply(text, &mut Config::default(), &mut Vec::new());
-            assert!(refused.is_err(), "{text}");
+            assert!(refused(text).is_err(), "{text}");
         }
     }
 

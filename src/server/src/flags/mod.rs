@@ -138,7 +138,7 @@ pub fn parse(
         let path = Path::new(&config.zoo_cfg);
         let text = read_file(path)
             .map_err(|error| Rejection::Invalid(format!("open {}: {error}", path.display())))?;
-        zoo_cfg::apply(&text, &mut config, &mut remarks).map_err(Rejection::Invalid)?;
+        zoo_cfg::apply(&text, &read_file, &mut config, &mut remarks).map_err(Rejection::Invalid)?;
     }
     config.check_zookeeper().map_err(Rejection::Invalid)?;
     if !config.zookeeper_jaas.is_empty() {
