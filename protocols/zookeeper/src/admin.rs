@@ -228,11 +228,11 @@ impl Office<'_> {
 
     fn show_sessions(&self) -> Value {
         let leases = self.gate.reader().leases();
-        let ids: Vec<i64> = leases.iter().map(|view| view.lease.0).collect();
-        let bound: BTreeMap<String, Vec<String>> = leases
-            .iter()
-            .map(|view| (view.lease.0.to_string(), self.ephemerals(view.lease)))
-            .filter(|(_, paths)| !paths.is_empty())
+        let sessions = leases.iter().filter(|lease| lease.is_session());
+        let ids: Vec<i64> = sessions.map(|session| session.lease.0).collect();
+        let bound = self.bound(&leases).into_iter();
+        let bound: BTreeMap<String, Vec<String>> = bound
+            .map(|(lease, paths)| (lease.0.to_string(), paths))
             .collect();
         // When sessions end is the leader's affair; -1 stands for that.
         json!({

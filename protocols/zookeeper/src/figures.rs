@@ -139,8 +139,13 @@ impl Office<'_> {
     fn gauges(&self) -> Vec<(&'static str, Number)> {
         let reader = self.gate.reader();
         let leases = reader.leases();
-        let bound = |lease| self.ephemerals(lease).len();
-        let ephemerals: usize = leases.iter().map(|view| bound(view.lease)).sum();
+        let sessions = leases.iter().filter(|lease| lease.is_session()).count();
+        let mut ephemerals = 0usize;
+        for view in &leases {
+            reader.for_lease_keys(view.lease, |key| {
+                ephemerals += usize::from(self.options.mount.shown(key).is_some());
+            });
+        }
         let traffic = &self.stats.traffic;
         let insecure = self.stats.clients();
         let (local, remote): (Vec<_>, Vec<_>) = insecure
@@ -153,7 +158,7 @@ impl Office<'_> {
             ("avg_latency", Number::Mean(traffic.latency.mean_ms())),
             ("outstanding_requests", 0u64.into()),
             ("znode_count", self.node_count().into()),
-            ("global_sessions", leases.len().into()),
+            ("global_sessions", sessions.into()),
             ("non_mtls_remote_conn_count", remote.len().into()),
             ("packets_sent", traffic.sent.load(Relaxed).into()),
             ("packets_received", traffic.received.load(Relaxed).into()),
@@ -183,10 +188,10 @@ impl Office<'_> {
 
     /// What only members of an ensemble tell, and of the rest of it only the leader.
     fn append_ensemble(&self, gauges: &mut Vec<(&'static str, Number)>) {
-        let members = self.gate.members();
-        if members.len() == 1 {
+        if self.is_alone() {
             return;
         }
+        let members = self.gate.members();
         let voters = members.iter().filter(|member| !member.learner).count();
         gauges.push(("quorum_size", voters.into()));
         let status = self.gate.status();
@@ -212,7 +217,7 @@ impl Office<'_> {
             ("connection_request_count", tally.count(Op::CreateSession)),
             (
                 "stale_sessions_expired",
-                self.gate.stats().leases_expired.get(),
+                self.gate.stats().sessions_expired.get(),
             ),
             (
                 "unsuccessful_handshake",

@@ -4,10 +4,9 @@ use crate::config::Options;
 use crate::figures::{Number, Summary, decimal};
 use crate::stats::{Client, Stats};
 use crate::tally::Op;
-use bytes::Bytes;
 use gateway::Gate;
-use gateway::keyspace::LeaseId;
 use gateway::keyspace::command::Range;
+use gateway::keyspace::{LeaseId, LeaseView};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -302,7 +301,12 @@ impl Office<'_> {
         let options = self.options;
         writeln!(out, "clientPort={}", port(options.client_port))?;
         writeln!(out, "secureClientPort={}", port(options.secure_client_port))?;
-        writeln!(out, "dataDirSize={}", self.gate.space().total_bytes)?;
+        // Log and snapshots lie in one place.
+        let bytes = self.gate.space().total_bytes;
+        writeln!(out, "dataDir={}", options.data_dir)?;
+        writeln!(out, "dataDirSize={bytes}")?;
+        writeln!(out, "dataLogDir={}", options.data_dir)?;
+        writeln!(out, "dataLogSize={bytes}")?;
         writeln!(out, "tickTime={}", options.tick.as_millis())?;
         writeln!(
             out,
@@ -335,18 +339,14 @@ impl Office<'_> {
 
     /// Sessions, with what ends with each.
     fn sessions(&self, out: &mut String) -> std::fmt::Result {
-        let reader = self.gate.reader();
-        let leases = reader.leases();
+        let leases = self.gate.reader().leases();
+        let sessions: Vec<_> = leases.iter().filter(|lease| lease.is_session()).collect();
         writeln!(out, "SessionTracker dump:")?;
-        writeln!(out, "Session Sets (1)/({}):", leases.len())?;
-        for lease in &leases {
-            writeln!(out, "\t{:#x}", lease.lease.0)?;
+        writeln!(out, "Session Sets (1)/({}):", sessions.len())?;
+        for session in sessions {
+            writeln!(out, "\t{:#x}", session.lease.0)?;
         }
-        let bound: Vec<_> = leases
-            .iter()
-            .map(|view| (view.lease, self.ephemerals(view.lease)))
-            .filter(|(_, paths)| !paths.is_empty())
-            .collect();
+        let bound = self.bound(&leases);
         writeln!(out, "ephemeral nodes dump:")?;
         writeln!(out, "Sessions with Ephemerals ({}):", bound.len())?;
         for (lease, paths) in bound {
@@ -365,11 +365,16 @@ impl Office<'_> {
         Ok(())
     }
 
-    /// What ends with a session.
-    pub fn ephemerals(&self, session: LeaseId) -> Vec<String> {
-        let keys = self.gate.reader().lease_keys(session).unwrap_or_default();
-        let path = |key: &Bytes| self.options.mount.shown(key).map(Cow::into_owned);
-        keys.iter().filter_map(path).collect()
+    /// The nodes that end with a lease, by leases that have any.
+    pub fn bound(&self, leases: &[LeaseView]) -> Vec<(LeaseId, Vec<String>)> {
+        let reader = self.gate.reader();
+        let path = |key: &[u8]| self.options.mount.shown(key).map(Cow::into_owned);
+        let bound = leases.iter().map(|view| {
+            let mut paths = Vec::new();
+            reader.for_lease_keys(view.lease, |key| paths.extend(path(key)));
+            (view.lease, paths)
+        });
+        bound.filter(|(_, paths)| !paths.is_empty()).collect()
     }
 
     /// Which session watches which paths. As ZooKeeper tells it, watches of children are left out.

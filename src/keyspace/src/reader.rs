@@ -61,6 +61,11 @@ impl LeaseView {
             attachment: lease.session.as_ref().map(|held| held.attachment),
         }
     }
+
+    /// Whether it is a session.
+    pub fn is_session(&self) -> bool {
+        self.attachment.is_some()
+    }
 }
 
 impl Reader {
@@ -451,12 +456,18 @@ impl Reader {
 
     /// The keys bound to a lease, in order.
     pub fn lease_keys(&self, lease: LeaseId) -> Option<Vec<Bytes>> {
-        let keys = self.current.load().leases.read().get(&lease)?.keys.clone();
-        Some(
-            keys.iter()
-                .map(|slot| Bytes::copy_from_slice(slot.key()))
-                .collect(),
-        )
+        let mut keys = Vec::new();
+        let found = self.for_lease_keys(lease, |key| keys.push(Bytes::copy_from_slice(key)));
+        found.then_some(keys)
+    }
+
+    /// Shows the keys bound to a lease, in order; answers whether there is such a lease.
+    pub fn for_lease_keys(&self, lease: LeaseId, mut show: impl FnMut(&[u8])) -> bool {
+        let found = self.current.load().leases.read().get(&lease).cloned();
+        if let Some(lease) = &found {
+            lease.keys.iter().for_each(|slot| show(slot.key()));
+        }
+        found.is_some()
     }
 
     /// The standing alarms, by member.

@@ -155,6 +155,8 @@ pub struct Stats {
     pub leases_renewed: Count,
     /// `etcd_debugging_server_lease_expired_total`.
     pub leases_expired: Count,
+    /// Those of them that were sessions (ZooKeeper's `stale_sessions_expired`).
+    pub sessions_expired: Count,
     /// What transactions from the log did to keys.
     pub keys: KeyStats,
     /// Checkpoints written (`etcd_debugging_snap_save_total_duration_seconds`).

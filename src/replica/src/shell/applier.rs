@@ -233,7 +233,9 @@ impl Watch {
                 true
             }
             Command::Expire(leases) => {
+                let sessions = leases.iter().filter(|lease| lease.attachment.is_some());
                 stats.leases_expired.add(leases.len() as u64);
+                stats.sessions_expired.add(sessions.count() as u64);
                 true
             }
             Command::Txn(_)
