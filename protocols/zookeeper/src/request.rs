@@ -81,7 +81,7 @@ pub type Parsed<'f> = Result<Asked<'f>, Bad>;
 
 /// What was submitted of a request that changes something.
 struct Plan {
-    /// None for a multi of nothing, which is not submitted.
+    /// How many; a multi of nothing is not submitted.
     steps: usize,
     doomed: Option<Code>,
 }
@@ -167,7 +167,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
         }
         let mut answers = answers.into_iter();
         for ((asked, writes), plan) in run.iter().zip(&plans) {
-            let answered = (plan.steps > 0).then(|| answers.next()).flatten();
+            if plan.steps == 0 {
+                let at = self.reader().revision();
+                self.replies.answer(asked.header.xid, at, ops::end);
+                continue;
+            }
+            let answered = answers.next().ok_or(Over::AfterAnswers)?;
             self.answer_write(asked, writes, plan, answered)?;
         }
         Ok(plans.len())
@@ -198,17 +203,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
         asked: &Asked<'_>,
         writes: &[Write<'_>],
         plan: &Plan,
-        answered: Option<Answered>,
+        answered: Answered,
     ) -> Result<(), Over> {
         let xid = asked.header.xid;
-        let Some(Answered {
+        let Answered {
             revision, outcome, ..
-        }) = answered
-        else {
-            let at = self.reader().revision();
-            self.replies.answer(xid, at, ops::end);
-            return Ok(());
-        };
+        } = answered;
         let refusal = match outcome {
             Ok(Outcome::Nodes(answers)) => {
                 let mut replies = std::mem::take(&mut self.replies);
