@@ -585,6 +585,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
         // What was planned for these members is not done to others, whoever changes them meanwhile.
         let mut version = ensemble.version.number;
         for change in changes {
+            // Its pings wait behind this, and each change may take its time.
+            gate.touch(self.key.id);
             let after = Some(version);
             let changed = match change {
                 Change::Remove(id) => gate.member_remove(id, after, CONNECTED_FOR).await,

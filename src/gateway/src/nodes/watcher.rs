@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering, fence};
 use std::task::{Context, Poll, Waker};
 
-/// Events that wait for one connection. One that does not take them is dismissed.
-pub const EVENTS_MAX: usize = 16_384;
+/// Events that wait for one connection. One that does not take them is dismissed. One command, whose
+/// events come at once, may have many: a delete of all that etcd's clients keep under a prefix.
+pub const EVENTS_MAX: usize = 131_072;
 
 /// What one connection's watches may take, in bytes: half a million of usual length. They last for as
 /// long as the connection does, and a client may name any path.
