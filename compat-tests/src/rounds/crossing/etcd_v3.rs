@@ -222,11 +222,7 @@ impl Worker {
             return Ok(false);
         }
         for ((key, ask), before) in asks.iter().zip(answers(&reply)?) {
-            let value = match ask {
-                Ask::Write { value, .. } => Some(*value),
-                _ => None,
-            };
-            let answer = done(revision, before, value);
+            let answer = done(revision, before, ask.value());
             self.client.note(*key, began_us, *ask, Some(answer));
         }
         Ok(true)

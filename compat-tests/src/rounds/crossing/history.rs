@@ -338,6 +338,31 @@ impl Shown {
     }
 }
 
+impl Ask {
+    /// The value that it writes, if it writes one.
+    pub fn value(self) -> Option<Value> {
+        match self {
+            Self::Write { value, .. } => Some(value),
+            Self::Read
+            | Self::ReadLate
+            | Self::Delete { .. }
+            | Self::Check { .. }
+            | Self::End { .. }
+            | Self::EndTime { .. } => None,
+        }
+    }
+
+    /// The condition that it is done under, if it can have one.
+    pub fn guard(self) -> Option<Guard> {
+        match self {
+            Self::Write { guard, .. } | Self::Delete { guard } | Self::Check { guard } => {
+                Some(guard)
+            }
+            Self::Read | Self::ReadLate | Self::End { .. } | Self::EndTime { .. } => None,
+        }
+    }
+}
+
 impl Guard {
     /// Whether it holds for what a key holds, a value and its version, if anything.
     pub fn holds(self, held: Option<(Value, u64)>) -> bool {

@@ -62,16 +62,8 @@ fn check_change(
     now: Found,
 ) -> Result<()> {
     let change = truth.at(operation.key, at);
-    let wrote = match operation.ask {
-        Ask::Write { value, .. } => Some(value),
-        Ask::Read
-        | Ask::ReadLate
-        | Ask::Delete { .. }
-        | Ask::Check { .. }
-        | Ask::End { .. }
-        | Ask::EndTime { .. } => None,
-    };
-    let there = change.is_some_and(|change| change.event.now.map(|now| now.value) == wrote);
+    let there =
+        change.is_some_and(|change| change.event.now.map(|now| now.value) == operation.ask.value());
     ensure!(
         there,
         "an acknowledged write is lost: {operation:?}, but there is {change:?}"
@@ -103,23 +95,21 @@ fn check_found(truth: &Truth, operation: &Operation, at: Moment, found: Found) -
 
 /// A condition was judged rightly at that moment.
 fn check_guard(truth: &Truth, operation: &Operation, at: Moment, answer: Answer) -> Result<()> {
-    let guard = match operation.ask {
-        Ask::Write { guard, .. } | Ask::Delete { guard } | Ask::Check { guard } => guard,
-        Ask::Read | Ask::ReadLate | Ask::End { .. } | Ask::EndTime { .. } => return Ok(()),
+    let Some(guard) = operation.ask.guard() else {
+        return Ok(());
     };
-    let latest = match (operation.ask, answer) {
+    let done = matches!(answer, Answer::Done { .. });
+    let at = if done && matches!(operation.ask, Ask::Check { .. }) {
         // What else its transaction wrote came with it.
-        (Ask::Check { .. }, Answer::Done { .. }) => {
-            let before = Moment::Revision(truth.revision(at) - 1);
-            truth.latest(operation.key, before)
-        }
-        _ => truth.latest(operation.key, at),
+        Moment::Revision(truth.revision(at) - 1)
+    } else {
+        at
     };
+    let latest = truth.latest(operation.key, at);
     let held = latest.and_then(|change| change.event.now);
     let holds = guard.holds(held.map(|entry| (entry.value, entry.version)));
-    let should = matches!(answer, Answer::Done { .. });
     ensure!(
-        holds == should,
+        holds == done,
         "{operation:?}, but its last change then was {latest:?}"
     );
     Ok(())

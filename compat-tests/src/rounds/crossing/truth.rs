@@ -7,9 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use checker::kv::Entry;
 use checker::watch::{self, Event};
 
-use super::history::{
-    Action, Ask, Clocks, EtcdWatch, History, Key, Moment, Text, Value, WaitEvent,
-};
+use super::history::{Action, Clocks, EtcdWatch, History, Key, Moment, Text, Value, WaitEvent};
 
 /// A change of one key.
 #[derive(Clone, Debug)]
@@ -202,12 +200,10 @@ fn check_revisions(events: &[Event], first: Clocks, last: Clocks) -> Result<()> 
 
 /// Every value was asked for at its key, and came to be once.
 fn check_values(events: &[Event], history: &History) -> Result<()> {
-    let mut asked: BTreeSet<(Key, Value)> = BTreeSet::new();
-    for operation in &history.operations {
-        if let Ask::Write { value, .. } = operation.ask {
-            asked.insert((operation.key, value));
-        }
-    }
+    let operations = history.operations.iter();
+    let mut asked: BTreeSet<(Key, Value)> = operations
+        .filter_map(|operation| Some((operation.key, operation.ask.value()?)))
+        .collect();
     for event in events {
         let Some(entry) = event.now else { continue };
         ensure!(

@@ -198,16 +198,14 @@ impl Worker {
         };
         let answer = match reply.error {
             0 => {
-                let before = match ask {
-                    Ask::Write {
-                        guard: Guard::Absent,
-                        ..
-                    } => Found::Nothing,
-                    _ => something(),
+                let before = if ask.guard() == Some(Guard::Absent) {
+                    Found::Nothing
+                } else {
+                    something()
                 };
-                let now = match ask {
-                    Ask::Write { value, .. } => shown(&reply, Some(value))?,
-                    _ => Found::Nothing,
+                let now = match ask.value() {
+                    Some(value) => shown(&reply, Some(value))?,
+                    None => Found::Nothing,
                 };
                 Answer::Done { before, now }
             }
