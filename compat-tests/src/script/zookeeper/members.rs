@@ -5,21 +5,15 @@ use anyhow::{Context as _, Result, ensure};
 use super::connection::Incoming;
 use super::jute::Fields;
 use super::names::Names;
-use super::{FRAME_DEADLINE, Session, requests};
-use crate::script::args::Args;
+use super::requests::Request;
+use super::{FRAME_DEADLINE, Session};
 
 impl Session<'_> {
-    /// Reads `/zookeeper/config`.
-    pub(super) fn config(&mut self, name: &str) -> Result<String> {
-        self.members(name, "get", &mut Args::from_text("/zookeeper/config"))
-    }
-
     /// Sends a request that is answered with the members, and prints them.
-    pub(super) fn members(&mut self, name: &str, request: &str, args: &mut Args) -> Result<String> {
-        let request = requests::request(&self.names, request, args)?;
+    pub(super) fn members(&mut self, name: &str, request: &Request) -> Result<String> {
         let connection = self.connections.get_mut(name);
         let connection = connection.with_context(|| format!("no connection {name:?}"))?;
-        connection.send(&request);
+        connection.send(request);
         let frame = match connection.receive(FRAME_DEADLINE)? {
             Incoming::Frame(frame) => frame,
             Incoming::Closed => return Ok("closed".to_owned()),

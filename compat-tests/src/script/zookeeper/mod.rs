@@ -50,6 +50,7 @@ use crate::oracle::Cluster;
 use connection::{Connection, Incoming};
 use jute::{Fields, Record};
 use names::Names;
+use requests::Request;
 
 /// How long a frame that must come, or the end of a connection, may take.
 const FRAME_DEADLINE: Duration = Duration::from_secs(15);
@@ -180,10 +181,12 @@ impl<'a> Session<'a> {
             "start" => self.start(&args.word()?),
             name => {
                 let command = args.word()?;
-                if requests::is_request(&command) {
-                    self.request(name, &command, args)
-                } else {
-                    self.converse(name, &command, args)
+                match requests::request(&self.names, &command, args)? {
+                    Some(request) if ["config", "reconfig"].contains(&command.as_str()) => {
+                        self.members(name, &request)
+                    }
+                    Some(request) => self.request(name, &request),
+                    None => self.converse(name, &command, args),
                 }
             }
         }
@@ -287,13 +290,9 @@ impl<'a> Session<'a> {
     }
 
     /// Sends a request and prints what comes up to its reply.
-    fn request(&mut self, name: &str, command: &str, args: &mut Args) -> Result<String> {
-        if command == "reconfig" {
-            return self.members(name, command, args);
-        }
-        let request = requests::request(&self.names, command, args)?;
+    fn request(&mut self, name: &str, request: &Request) -> Result<String> {
         let connection = self.connection(name)?;
-        connection.send(&request);
+        connection.send(request);
         if connection.holds() {
             return Ok(String::new());
         }
@@ -326,10 +325,8 @@ impl<'a> Session<'a> {
 
     /// What a script does with a connection besides sending requests.
     fn converse(&mut self, name: &str, command: &str, args: &mut Args) -> Result<String> {
-        match command {
-            "log-in" => return self.log_in(name, args),
-            "config" => return self.config(name),
-            _ => {}
+        if command == "log-in" {
+            return self.log_in(name, args);
         }
         let connection = self.connection(name)?;
         match command {

@@ -10,7 +10,7 @@
 //! count PATH                             ephemerals PREFIX
 //! set-watches zxid=z2 [data=/a,/b] [exist=] [child=] [persistent=] [recursive=]
 //! who-am-i, ping, close-session          auth SCHEME ID, sasl TOKEN
-//! delete-container PATH                  reconfig [joining=] [leaving=] [members=] [from=N]
+//! delete-container PATH, config          reconfig [joining=] [leaving=] [members=] [from=N]
 //! multi "create /a x" "check /b version=1" ...      multi-read "get /a" "children /b" ...
 //! op TYPE BYTES [xid=N]                  any bytes as a request
 //! ```
@@ -18,7 +18,7 @@
 //! Data is `null`, bytes as they are written, or `size=N` times `x`. An access list is
 //! `world:anyone:cdrwa,digest:name:hash:r`, `none` for an empty one or `null` for none at all.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use super::super::args::{Args, parse_number, to_bytes};
 use super::jute::Record;
@@ -67,48 +67,11 @@ impl Request {
     }
 }
 
-/// Whether `name` is a request of this module.
-pub fn is_request(name: &str) -> bool {
-    const NAMES: [&str; 31] = [
-        "create",
-        "create2",
-        "container",
-        "create-ttl",
-        "delete",
-        "set",
-        "get",
-        "exists",
-        "children",
-        "children2",
-        "get-acl",
-        "set-acl",
-        "check",
-        "sync",
-        "add-watch",
-        "check-watches",
-        "remove-watches",
-        "count",
-        "ephemerals",
-        "set-watches",
-        "who-am-i",
-        "ping",
-        "close-session",
-        "auth",
-        "sasl",
-        "delete-container",
-        "reconfig",
-        "multi",
-        "multi-read",
-        "op",
-        "set-watches-1",
-    ];
-    NAMES.contains(&name)
-}
-
-/// The request that `name` and its words stand for.
-pub fn request(names: &Names, name: &str, args: &mut Args) -> Result<Request> {
+/// The request that `name` and its words stand for; none, and no word is taken, where there is no
+/// such request.
+pub fn request(names: &Names, name: &str, args: &mut Args) -> Result<Option<Request>> {
     let record = Record::default();
-    Ok(match name {
+    Ok(Some(match name {
         "create" | "create2" | "container" | "create-ttl" => create(name, args)?,
         "delete" => {
             let body = record.string(&args.word()?).int(version(args)?);
@@ -141,11 +104,7 @@ pub fn request(names: &Names, name: &str, args: &mut Args) -> Result<Request> {
             Request::new(13, Shape::Nothing, body)
         }
         "sync" => Request::new(9, Shape::Path, record.string(&args.word()?)),
-        "add-watch" => {
-            let mode = i32::from(args.flag("recursive"));
-            let mode = args.value("mode").map_or(Ok(mode), |mode| mode.parse())?;
-            Request::new(106, Shape::Number, record.string(&args.word()?).int(mode))
-        }
+        "add-watch" => add_watch(args)?,
         "check-watches" | "remove-watches" => {
             let body = record
                 .string(&args.word()?)
@@ -166,29 +125,16 @@ pub fn request(names: &Names, name: &str, args: &mut Args) -> Result<Request> {
         }
         "sasl" => sasl(&args.bytes()?),
         "delete-container" => Request::new(20, Shape::Nothing, record.string(&args.word()?)),
-        "reconfig" => {
-            let mut body = record;
-            for part in ["joining", "leaving", "members"] {
-                let servers = args.value(part).map(|text| names.spell_servers(&text));
-                body = body.buffer(servers.as_deref().map(str::as_bytes));
-            }
-            let from = args
-                .value("from")
-                .map_or(Ok(-1), |from| parse_number(&from))?;
-            Request::new(16, Shape::Data, body.long(from))
+        "config" => {
+            let body = record.string("/zookeeper/config").flag(false);
+            Request::new(4, Shape::Data, body)
         }
+        "reconfig" => reconfig(names, args)?,
         "multi" => multi(names, 14, args)?,
         "multi-read" => multi(names, 22, args)?,
-        "op" => {
-            let xid = args.value("xid").map_or(Ok(NEXT_XID), |xid| xid.parse())?;
-            let opcode = args.word()?.parse()?;
-            let body = args
-                .optional_word()
-                .map_or(Ok(Vec::new()), |word| to_bytes(&word))?;
-            Request::new(opcode, Shape::Unknown, record.raw(&body)).with_xid(xid)
-        }
-        _ => bail!("no such request: {name}"),
-    })
+        "op" => op(args)?,
+        _ => return Ok(None),
+    }))
 }
 
 /// A step of SASL.
@@ -286,6 +232,13 @@ fn entry(record: Record, text: &str) -> Result<Record> {
     Ok(record.int(bits).string(scheme).string(id))
 }
 
+fn add_watch(args: &mut Args) -> Result<Request> {
+    let mode = i32::from(args.flag("recursive"));
+    let mode = args.value("mode").map_or(Ok(mode), |mode| mode.parse())?;
+    let body = Record::default().string(&args.word()?).int(mode);
+    Ok(Request::new(106, Shape::Number, body))
+}
+
 fn set_watches(names: &Names, name: &str, args: &mut Args) -> Result<Request> {
     let zxid = args.value("zxid").context("zxid= is missing")?;
     let mut body = Record::default().long(names.parse_zxid(&zxid)?);
@@ -311,6 +264,18 @@ fn set_watches(names: &Names, name: &str, args: &mut Args) -> Result<Request> {
     Ok(Request::new(opcode, Shape::Nothing, body).with_xid(SET_WATCHES_XID))
 }
 
+fn reconfig(names: &Names, args: &mut Args) -> Result<Request> {
+    let mut body = Record::default();
+    for part in ["joining", "leaving", "members"] {
+        let servers = args.value(part).map(|text| names.spell_servers(&text));
+        body = body.buffer(servers.as_deref().map(str::as_bytes));
+    }
+    let from = args
+        .value("from")
+        .map_or(Ok(-1), |from| parse_number(&from))?;
+    Ok(Request::new(16, Shape::Data, body.long(from)))
+}
+
 /// Each step's header and record, and the header that ends them.
 fn multi(names: &Names, opcode: i32, args: &mut Args) -> Result<Request> {
     let mut body = Record::default();
@@ -318,7 +283,8 @@ fn multi(names: &Names, opcode: i32, args: &mut Args) -> Result<Request> {
     while let Some(step) = args.optional_word() {
         let mut words = Args::from_text(&step);
         let name = words.word()?;
-        let step = request(names, &name, &mut words)?;
+        let step = request(names, &name, &mut words)?
+            .with_context(|| format!("no such request: {name}"))?;
         words.finish()?;
         changes |= step.changes;
         body = body.int(step.opcode).flag(false).int(-1).raw(&step.body);
@@ -326,4 +292,14 @@ fn multi(names: &Names, opcode: i32, args: &mut Args) -> Result<Request> {
     body = body.int(-1).flag(true).int(-1);
     let request = Request::new(opcode, Shape::Steps, body);
     Ok(Request { changes, ..request })
+}
+
+fn op(args: &mut Args) -> Result<Request> {
+    let xid = args.value("xid").map_or(Ok(NEXT_XID), |xid| xid.parse())?;
+    let opcode = args.word()?.parse()?;
+    let body = args
+        .optional_word()
+        .map_or(Ok(Vec::new()), |word| to_bytes(&word))?;
+    let body = Record::default().raw(&body);
+    Ok(Request::new(opcode, Shape::Unknown, body).with_xid(xid))
 }
