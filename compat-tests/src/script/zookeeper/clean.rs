@@ -1,8 +1,8 @@
 //! Empties the tree between scenarios that share servers, as the super user whom they all know.
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, anyhow, ensure};
 
-use super::connection::{Connection, Incoming};
+use super::connection::Connection;
 use super::jute::{Fields, Record};
 use super::{FRAME_DEADLINE, TIMEOUT_MS};
 
@@ -32,11 +32,8 @@ struct Cleaner(Connection);
 impl Cleaner {
     fn exchange(&mut self, record: Record) -> Result<Vec<u8>> {
         self.0.send_frame(&record.into_bytes());
-        match self.0.receive(FRAME_DEADLINE)? {
-            Incoming::Frame(frame) => Ok(frame),
-            Incoming::Closed => bail!("closed"),
-            Incoming::Nothing => bail!("no answer"),
-        }
+        let answer = self.0.receive(FRAME_DEADLINE)?;
+        answer.map_err(|instead| anyhow!("{instead} in place of an answer"))
     }
 
     /// The zxid, error code and body of the reply.

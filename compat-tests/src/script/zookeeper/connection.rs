@@ -22,15 +22,9 @@ struct Pending {
     changes: bool,
 }
 
-/// What came, or what came instead.
-pub enum Incoming {
-    /// A frame without its length.
-    Frame(Vec<u8>),
-    /// The server has closed the connection.
-    Closed,
-    /// Nothing, in the time allowed.
-    Nothing,
-}
+/// A frame without its length; or, as scripts say it, `closed` by the server, or `nothing` in the time
+/// allowed.
+pub type Incoming = Result<Vec<u8>, &'static str>;
 
 /// How a read went.
 enum Chunk {
@@ -128,12 +122,12 @@ impl Connection {
         let deadline = Instant::now() + within;
         loop {
             if let Some(frame) = self.take_frame()? {
-                return Ok(Incoming::Frame(frame));
+                return Ok(Ok(frame));
             }
             match self.read_chunk(deadline)? {
                 Chunk::More => {}
-                Chunk::Closed => return Ok(Incoming::Closed),
-                Chunk::Nothing => return Ok(Incoming::Nothing),
+                Chunk::Closed => return Ok(Err("closed")),
+                Chunk::Nothing => return Ok(Err("nothing")),
             }
         }
     }

@@ -3,9 +3,7 @@
 use anyhow::{Context as _, Result, ensure};
 use md5::{Digest as _, Md5};
 
-use super::FRAME_DEADLINE;
 use super::Session;
-use super::connection::Incoming;
 use super::jute::Fields;
 use super::requests;
 use crate::script::args::Args;
@@ -49,16 +47,11 @@ impl Session<'_> {
     }
 
     fn sasl(&mut self, name: &str, token: &[u8]) -> Result<Step> {
-        let request = requests::sasl(token);
-        let connection = self.connections.get_mut(name);
-        let connection = connection.with_context(|| format!("no connection {name:?}"))?;
-        connection.send(&request);
-        let frame = match connection.receive(FRAME_DEADLINE)? {
-            Incoming::Frame(frame) => frame,
-            Incoming::Closed => return Ok(Step::Else("closed".to_owned())),
-            Incoming::Nothing => return Ok(Step::Else("nothing".to_owned())),
+        self.connection(name)?.send(&requests::sasl(token));
+        let (text, frame) = self.next(name)?;
+        let Some(frame) = frame else {
+            return Ok(Step::Else(text));
         };
-        let text = connection.show(&mut self.names, &frame);
         let mut fields = Fields(&frame);
         fields.int()?;
         fields.long()?;

@@ -2,7 +2,6 @@
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::connection::Incoming;
 use super::jute::Fields;
 use super::names::Names;
 use super::requests::Request;
@@ -11,13 +10,11 @@ use super::{FRAME_DEADLINE, Session};
 impl Session<'_> {
     /// Sends a request that is answered with the members, and prints them.
     pub(super) fn members(&mut self, name: &str, request: &Request) -> Result<String> {
-        let connection = self.connections.get_mut(name);
-        let connection = connection.with_context(|| format!("no connection {name:?}"))?;
+        let connection = self.connection(name)?;
         connection.send(request);
         let frame = match connection.receive(FRAME_DEADLINE)? {
-            Incoming::Frame(frame) => frame,
-            Incoming::Closed => return Ok("closed".to_owned()),
-            Incoming::Nothing => return Ok("nothing".to_owned()),
+            Ok(frame) => frame,
+            Err(instead) => return Ok(instead.to_owned()),
         };
         // Changes of the members have zxids of their own, which are not looked at.
         let text = connection.show(&mut Names::new(i64::MAX), &frame);

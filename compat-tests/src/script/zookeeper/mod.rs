@@ -47,7 +47,7 @@ use tokio::runtime::Handle;
 use super::args::{Args, to_bytes};
 use super::{Script, reboot, shown};
 use crate::oracle::Cluster;
-use connection::{Connection, Incoming};
+use connection::Connection;
 use jute::{Fields, Record};
 use names::Names;
 use requests::Request;
@@ -238,9 +238,8 @@ impl<'a> Session<'a> {
     fn receive_handshake(&mut self, name: &str, asked: i64, password: &[u8]) -> Result<String> {
         let connection = self.connection(name)?;
         let frame = match connection.receive(FRAME_DEADLINE)? {
-            Incoming::Frame(frame) => frame,
-            Incoming::Closed => return Ok("closed".to_owned()),
-            Incoming::Nothing => return Ok("nothing".to_owned()),
+            Ok(frame) => frame,
+            Err(instead) => return Ok(instead.to_owned()),
         };
         let (text, id, given) = self.show_handshake(asked, password, &frame)?;
         if id != 0 && id != asked {
@@ -303,23 +302,23 @@ impl<'a> Session<'a> {
     fn replies(&mut self, name: &str) -> Result<String> {
         let mut lines = Vec::new();
         while self.connection(name)?.unanswered() > 0 {
-            let (line, went_on) = self.next(name)?;
+            let (line, frame) = self.next(name)?;
             lines.push(line);
-            if !went_on {
+            if frame.is_none() {
                 break;
             }
         }
         Ok(listed(&lines))
     }
 
-    /// The next frame as text, and whether more can come.
-    fn next(&mut self, name: &str) -> Result<(String, bool)> {
+    /// What comes next as text, and the frame if it is one: then more can come.
+    fn next(&mut self, name: &str) -> Result<(String, Option<Vec<u8>>)> {
+        // Beside the names, so not by `connection`.
         let connection = self.connections.get_mut(name);
         let connection = connection.with_context(|| format!("no connection {name:?}"))?;
         Ok(match connection.receive(FRAME_DEADLINE)? {
-            Incoming::Frame(frame) => (connection.show(&mut self.names, &frame), true),
-            Incoming::Closed => ("closed".to_owned(), false),
-            Incoming::Nothing => ("nothing".to_owned(), false),
+            Ok(frame) => (connection.show(&mut self.names, &frame), Some(frame)),
+            Err(instead) => (instead.to_owned(), None),
         })
     }
 
@@ -354,9 +353,9 @@ impl<'a> Session<'a> {
             "shut" => {
                 let mut lines = Vec::new();
                 loop {
-                    let (line, went_on) = self.next(name)?;
+                    let (line, frame) = self.next(name)?;
                     lines.push(line);
-                    if !went_on {
+                    if frame.is_none() {
                         return Ok(listed(&lines));
                     }
                 }
