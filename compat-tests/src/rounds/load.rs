@@ -17,7 +17,7 @@ use tokio_stream::StreamExt as _;
 use tonic::transport::Channel;
 
 use super::history::{Event, Read, Write};
-use super::text;
+use super::{BACKOFF, CALL_DEADLINE, text};
 use crate::oracle::Cluster;
 
 /// All keys of the load.
@@ -26,10 +26,6 @@ const KEYS: u32 = 8;
 const WRITERS: usize = 6;
 const READERS: usize = 3;
 const WATCHERS: usize = 3;
-/// A call that takes longer has an unknown outcome.
-const CALL_DEADLINE: Duration = Duration::from_secs(5);
-/// How long a client whose call failed waits before it tries the next member.
-const BACKOFF: Duration = Duration::from_millis(20);
 /// How long a watcher may take to see the last revision.
 const WATCH_DEADLINE: Duration = Duration::from_secs(60);
 

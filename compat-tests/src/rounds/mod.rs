@@ -34,6 +34,16 @@ const CALLS_BETWEEN: u64 = 50;
 const CALLS_WITHOUT: u64 = 25;
 /// How long progress may take: an election is far shorter.
 const PROGRESS_DEADLINE: Duration = Duration::from_secs(60);
+/// A call that takes longer has an unknown outcome.
+const CALL_DEADLINE: Duration = Duration::from_secs(5);
+/// How long the cluster may take to serve a session of ZooKeeper's.
+const SERVE_DEADLINE: Duration = Duration::from_secs(60);
+/// How long a reply to a session may take before its client tries another member.
+const REPLY_DEADLINE: Duration = Duration::from_secs(3);
+/// How long a member may take to accept a session's connection and to answer the handshake.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(1);
+/// How long a client that a member failed waits before it tries the next one.
+const BACKOFF: Duration = Duration::from_millis(20);
 
 /// Kills a random member `rounds` times under load, and judges the history.
 ///

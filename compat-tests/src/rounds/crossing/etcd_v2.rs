@@ -10,9 +10,10 @@ use super::history::{
     Action, Answer, Ask, Bind, Found, Guard, Key, Moment, Shown, Value, WaitEvent, parse,
 };
 use super::shared::{
-    BACKOFF, CALL_DEADLINE, Client, Notes, PARENT, Protocol, Shared, any_lock, any_register,
-    chance, key_at, path, something, text, write,
+    Client, Notes, PARENT, Protocol, Shared, any_lock, any_register, chance, key_at, path,
+    something, text, write,
 };
+use crate::rounds::{BACKOFF, CALL_DEADLINE};
 use crate::script::http;
 
 /// The least time to live there is.

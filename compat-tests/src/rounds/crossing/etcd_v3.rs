@@ -20,9 +20,9 @@ use super::history::{
     Answer, Ask, Bind, Found, Guard, Key, Lease, Life, Moment, Shown, Value, parse,
 };
 use super::shared::{
-    BACKOFF, CALL_DEADLINE, Client, Member, Notes, Protocol, Shared, any_lock, any_register,
-    chance, path, text, write,
+    Client, Member, Notes, Protocol, Shared, any_lock, any_register, chance, path, text, write,
 };
+use crate::rounds::{BACKOFF, CALL_DEADLINE};
 
 /// The least that etcd grants.
 const TTL_S: i64 = 2;

@@ -16,6 +16,7 @@ use super::history::{
     Value, value,
 };
 use crate::oracle::Cluster;
+use crate::rounds::BACKOFF;
 
 /// The node above all keys.
 pub const PARENT: &str = "/h";
@@ -23,10 +24,6 @@ pub const PARENT: &str = "/h";
 pub const REGISTERS: Key = 4;
 /// Keys, behind the registers, that all want to create for themselves, and that end with them.
 pub const LOCKS: Key = 3;
-/// A call that takes longer has an unknown outcome.
-pub const CALL_DEADLINE: Duration = Duration::from_secs(5);
-/// How long a client whose call failed waits before it tries the next member.
-pub const BACKOFF: Duration = Duration::from_millis(20);
 /// How long a client waits between two steps: etcd v2 keeps a thousand events, and who waits for them
 /// must keep up.
 const PAUSE: Duration = Duration::from_millis(15);

@@ -18,7 +18,8 @@ use tokio_stream::StreamExt as _;
 
 use super::etcd_v2;
 use super::history::{Clocks, EtcdWatch, WaitEvent, parse};
-use super::shared::{BACKOFF, CALL_DEADLINE, PARENT, Shared, key_at, keys};
+use super::shared::{PARENT, Shared, key_at, keys};
+use crate::rounds::{BACKOFF, CALL_DEADLINE};
 use crate::script::http;
 
 /// How many of each kind there are.

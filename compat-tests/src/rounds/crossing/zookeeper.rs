@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use tokio::io::AsyncWriteExt as _;
@@ -14,22 +14,17 @@ use super::history::{
     Answer, Ask, Bind, Found, Guard, Happening, Key, Life, Line, Moment, Shown, parse,
 };
 use super::shared::{
-    BACKOFF, Client, Notes, PARENT, Protocol, Shared, any_lock, any_register, chance, key_at,
-    micros, path, something, text, write,
+    Client, Notes, PARENT, Protocol, Shared, any_lock, any_register, chance, key_at, micros, path,
+    something, text, write,
 };
 use crate::rounds::zookeeper::TELLING;
 use crate::rounds::zookeeper::wire::{
     self, Event, Frame, Reply, Request, SET_WATCHES_XID, error, shake_hands,
 };
+use crate::rounds::{BACKOFF, CONNECT_DEADLINE, REPLY_DEADLINE, SERVE_DEADLINE};
 
 /// What a session asks for.
 const TIMEOUT_MS: u32 = 4_000;
-/// How long a reply may take before the client tries another member.
-const REPLY_DEADLINE: Duration = Duration::from_secs(3);
-/// How long a member may take to accept a connection and to answer the handshake.
-const CONNECT_DEADLINE: Duration = Duration::from_secs(1);
-/// How long the cluster may take to serve a session.
-const SERVE_DEADLINE: Duration = Duration::from_secs(60);
 /// One in so many steps ends the session.
 const STEPS_TO_END: u32 = 120;
 

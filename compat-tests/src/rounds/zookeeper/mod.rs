@@ -21,7 +21,7 @@ use anyhow::{Context as _, Result, ensure};
 use rand::Rng as _;
 use tokio::task::JoinSet;
 
-use super::{MEMBERS, PROGRESS_DEADLINE, tally_of};
+use super::{MEMBERS, PROGRESS_DEADLINE, SERVE_DEADLINE, tally_of};
 use crate::oracle::{Cluster, Kind, Member, Protocol};
 use crate::run::Tally;
 use judge::Seen;
@@ -39,8 +39,6 @@ const STEPS_WITHOUT: u64 = 100;
 /// How long the end of a silent session may take beyond its timeout, once nothing breaks any more: a
 /// new leader gives every session its full time.
 pub(in crate::rounds) const ENDING: Duration = Duration::from_secs(30);
-/// How long the cluster may take to serve a session.
-const SERVE_DEADLINE: Duration = Duration::from_secs(60);
 /// How often the servers are asked whether all sessions have ended.
 const POLL: Duration = Duration::from_millis(10);
 

@@ -8,9 +8,9 @@ use anyhow::{Context as _, Result, ensure};
 use super::session::{Resumed, Session};
 use super::wire::Request;
 use super::work::{names_below, read};
-use super::{SERVE_DEADLINE, addresses, flags};
+use super::{addresses, flags};
 use crate::oracle::{Cluster, Kind};
-use crate::rounds::tally_of;
+use crate::rounds::{SERVE_DEADLINE, tally_of};
 use crate::run::Tally;
 
 /// Sessions that live through it, spread over the members.

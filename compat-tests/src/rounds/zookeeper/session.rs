@@ -14,18 +14,13 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
 use super::wire::{self, Frame, Key, Reply, Request, SET_WATCHES_XID};
+use crate::rounds::{BACKOFF, CONNECT_DEADLINE, REPLY_DEADLINE};
 
 /// What a session asks for. Servers may round it to their ticks.
 const TIMEOUT_MS: u32 = 8_000;
 /// How much earlier than its client believes a session may end: a member that died may not have told
 /// the others of its latest requests.
 pub const TELLING: Duration = Duration::from_millis(1_500);
-/// How long a reply may take before the client tries another member.
-const REPLY_DEADLINE: Duration = Duration::from_secs(3);
-/// How long a member may take to accept a connection and to answer the handshake.
-const CONNECT_DEADLINE: Duration = Duration::from_secs(1);
-/// How long a client waits when no member took it.
-const BACKOFF: Duration = Duration::from_millis(20);
 
 /// How a pipeline of requests went.
 #[derive(Debug)]

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use super::judge::{Operation, Seen};
 use super::session::{Resumed, Session};
 use super::wire::{Reply, Request, error};
+use crate::rounds::SERVE_DEADLINE;
 
 /// Nodes that all set.
 pub const REGISTERS: usize = 8;
@@ -25,8 +26,6 @@ const EPHEMERALS: usize = 3;
 const PIPELINED: i64 = 8;
 /// One in so many steps ends the session, silently or in order.
 const STEPS_TO_END: u32 = 300;
-/// How long the cluster may take to serve a session.
-const SERVE_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Where a session stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
