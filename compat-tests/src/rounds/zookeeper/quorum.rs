@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 
 use super::session::{Resumed, Session};
 use super::wire::Request;
@@ -35,11 +35,12 @@ async fn lose_quorum(cluster: &mut Cluster) -> Result<()> {
     for number in 0..SESSIONS {
         sessions.push(Session::open(&addresses, number, deadline).await?);
     }
-    all(&mut sessions[0], &[Request::create("/quorum", "before", 0)]).await?;
-    all(&mut sessions[0], &[Request::create("/eph", "", 0)]).await?;
+    let nodes = [("/quorum", "before"), ("/eph", "")];
+    let creates = nodes.map(|(path, data)| Request::create(path, data, 0));
+    sessions[0].do_all(&creates).await?;
     for (number, session) in sessions.iter_mut().enumerate() {
         let create = Request::create(&format!("/eph/{number}"), "", 1);
-        all(session, &[create]).await?;
+        session.do_all(&[create]).await?;
     }
     (2..5).for_each(|index| cluster.kill(index));
     // Members 1 and 2 serve the first two sessions, and may answer neither any more.
@@ -66,7 +67,8 @@ async fn lose_quorum(cluster: &mut Cluster) -> Result<()> {
         data == "before" || data == "refused",
         "/quorum holds {data:?}"
     );
-    all(&mut sessions[0], &[Request::set("/quorum", "after", -1)]).await?;
+    let set = Request::set("/quorum", "after", -1);
+    sessions[0].do_all(&[set]).await?;
     let (_, data) = read(&mut sessions[1], "/quorum").await?;
     ensure!(data == "after", "/quorum holds {data:?}");
     Ok(())
@@ -86,15 +88,4 @@ async fn write(session: &mut Session) -> Result<bool> {
     let set = Request::set("/quorum", "refused", -1);
     let pipeline = session.pipeline(&[set]).await?;
     Ok(pipeline.replies.iter().any(|reply| reply.error == 0))
-}
-
-/// Requests that must all succeed.
-async fn all(session: &mut Session, requests: &[Request]) -> Result<()> {
-    let pipeline = session.pipeline(requests).await?;
-    ensure!(!pipeline.broke, "the connection broke");
-    let failed = pipeline.replies.iter().find(|reply| reply.error != 0);
-    failed
-        .is_none()
-        .then_some(())
-        .with_context(|| format!("{failed:?}"))
 }

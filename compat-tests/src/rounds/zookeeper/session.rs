@@ -124,6 +124,18 @@ impl Session {
         Ok(Pipeline { replies, broke })
     }
 
+    /// Sends requests that must all succeed.
+    ///
+    /// # Errors
+    /// When one does not, or a promise is broken.
+    pub async fn do_all(&mut self, requests: &[Request]) -> Result<()> {
+        let pipeline = self.pipeline(requests).await?;
+        ensure!(!pipeline.broke, "the connection broke");
+        let failed = pipeline.replies.iter().find(|reply| reply.error != 0);
+        ensure!(failed.is_none(), "{failed:?}");
+        Ok(())
+    }
+
     /// The next reply, which must be to `xid`, with the events before it; none if the connection
     /// breaks.
     async fn reply(&mut self, socket: &mut TcpStream, xid: i32) -> Result<Option<Reply>> {

@@ -477,11 +477,7 @@ pub async fn prepare(session: &mut Session, slots: usize) -> Result<()> {
         .iter()
         .map(|path| Request::create(path, "0", 0))
         .collect();
-    let pipeline = session.pipeline(&creates).await?;
-    ensure!(!pipeline.broke, "the connection broke");
-    let failed = pipeline.replies.iter().find(|reply| reply.error != 0);
-    ensure!(failed.is_none(), "making the nodes: {failed:?}");
-    Ok(())
+    session.do_all(&creates).await.context("making the nodes")
 }
 
 /// The names below `/eph`, or below another node, as of now.
