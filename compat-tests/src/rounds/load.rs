@@ -34,14 +34,8 @@ pub fn prefix_end() -> &'static str {
     "load0"
 }
 
-/// How much has been done.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Progress {
-    /// Writes.
-    pub acknowledged: u64,
-    /// Reads.
-    pub answered: u64,
-}
+/// How many writes were acknowledged, and how many reads answered.
+pub type Progress = [u64; 2];
 
 /// What all clients share.
 struct Shared {
@@ -106,8 +100,8 @@ impl Load {
     }
 
     /// What has been done, and is being done.
-    pub fn progress(&self) -> watch::Receiver<Progress> {
-        self.shared.progress.subscribe()
+    pub fn progress(&self) -> &watch::Sender<Progress> {
+        &self.shared.progress
     }
 
     /// Ends writers and readers, and hands over what they noted; the watchers go on.
@@ -166,7 +160,7 @@ async fn write(shared: Arc<Shared>, id: usize) -> Vec<Write> {
             acknowledged,
         });
         if acknowledged.is_some() {
-            shared.progress.send_modify(|it| it.acknowledged += 1);
+            shared.progress.send_modify(|[writes, _]| *writes += 1);
         } else {
             member += 1;
             tokio::time::sleep(BACKOFF).await;
@@ -205,7 +199,7 @@ async fn read(shared: Arc<Shared>, id: usize) -> Vec<Read> {
             revision: reply.header.map_or(0, |header| header.revision),
             found,
         });
-        shared.progress.send_modify(|it| it.answered += 1);
+        shared.progress.send_modify(|[_, reads]| *reads += 1);
         // Another member each time: a stale one must not hide behind a fresh one.
         member += 1;
     }

@@ -19,6 +19,7 @@ use proto::etcdserverpb::kv_client::KvClient;
 use proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use proto::etcdserverpb::{HashKvRequest, PutRequest, RangeRequest};
 use rand::Rng as _;
+use tokio::sync::watch;
 use tonic::Code;
 
 use crate::oracle::{Cluster, Kind};
@@ -105,33 +106,31 @@ fn tally_of(name: &str, cluster: &mut Cluster, outcome: Result<()>) -> Tally {
 }
 
 async fn kill_once(cluster: &mut Cluster, load: &Load, victim: usize) -> Result<()> {
-    progress(load, CALLS_BETWEEN)
+    progress(load.progress(), CALLS_BETWEEN)
         .await
         .context("before the kill")?;
     cluster.kill(victim);
-    progress(load, CALLS_WITHOUT)
+    progress(load.progress(), CALLS_WITHOUT)
         .await
         .context("without the member")?;
     cluster.restart(victim)?;
     cluster.await_ready().await.context("after the restart")
 }
 
-/// Awaits that `count` more writes are acknowledged and `count` more reads answered.
-async fn progress(load: &Load, count: u64) -> Result<()> {
-    let mut progress = load.progress();
-    let before = *progress.borrow();
-    let enough = progress.wait_for(|now| {
-        now.acknowledged >= before.acknowledged + count && now.answered >= before.answered + count
-    });
+/// Awaits that `count` more are done of each that is counted.
+async fn progress<const N: usize>(done: &watch::Sender<[u64; N]>, count: u64) -> Result<()> {
+    let mut done = done.subscribe();
+    let before = *done.borrow();
+    let more =
+        |now: &[u64; N]| -> [u64; N] { std::array::from_fn(|what| now[what] - before[what]) };
+    let enough = done.wait_for(|now| more(now).iter().all(|more| *more >= count));
     let in_time = tokio::time::timeout(PROGRESS_DEADLINE, enough)
         .await
         .is_ok();
-    let now = *progress.borrow();
+    let more = more(&done.borrow());
     ensure!(
         in_time,
-        "within {PROGRESS_DEADLINE:?} only {} writes and {} reads",
-        now.acknowledged - before.acknowledged,
-        now.answered - before.answered
+        "within {PROGRESS_DEADLINE:?} only {more:?} were done, not {count} of each"
     );
     Ok(())
 }

@@ -31,11 +31,11 @@ use tokio::task::JoinSet;
 
 use super::zookeeper::wire::{self, Request};
 use super::zookeeper::{ENDING, flags};
-use super::{PROGRESS_DEADLINE, equal_hashes, tally_of};
+use super::{equal_hashes, progress, tally_of};
 use crate::oracle::{Cluster, Kind, Member};
 use crate::run::Tally;
 use history::{Clocks, History, Key};
-use shared::{Done, Notes, PARENT, Shared, keys};
+use shared::{Notes, PARENT, Shared, keys};
 use watchers::Watchers;
 
 /// Clients of each protocol.
@@ -141,35 +141,17 @@ async fn kill_once(
     victim: usize,
     steps_before: u64,
 ) -> Result<()> {
-    progress(shared, steps_before)
+    progress(&shared.done, steps_before)
         .await
         .context("before the kill")?;
     cluster.kill(victim);
     if cluster.members.len() > 1 {
-        progress(shared, STEPS_WITHOUT)
+        progress(&shared.done, STEPS_WITHOUT)
             .await
             .context("without the member")?;
     }
     cluster.restart(victim)?;
     cluster.await_ready().await.context("after the restart")
-}
-
-/// Awaits that `count` more steps of each protocol's clients are answered.
-async fn progress(shared: &Shared, count: u64) -> Result<()> {
-    let mut done = shared.done.subscribe();
-    let before = *done.borrow();
-    let more = |now: &Done| -> Done { std::array::from_fn(|speaks| now[speaks] - before[speaks]) };
-    let enough = done.wait_for(|now| more(now).iter().all(|more| *more >= count));
-    let in_time = tokio::time::timeout(PROGRESS_DEADLINE, enough)
-        .await
-        .is_ok();
-    let now = *shared.done.borrow();
-    ensure!(
-        in_time,
-        "within {PROGRESS_DEADLINE:?} only {:?} steps of the protocols",
-        more(&now)
-    );
-    Ok(())
 }
 
 /// Awaits that nothing is bound to a lease, a session or a time, or as long as that may take: nobody

@@ -21,7 +21,7 @@ use anyhow::{Context as _, Result, ensure};
 use rand::Rng as _;
 use tokio::task::JoinSet;
 
-use super::{MEMBERS, PROGRESS_DEADLINE, SERVE_DEADLINE, tally_of};
+use super::{MEMBERS, PROGRESS_DEADLINE, SERVE_DEADLINE, progress, tally_of};
 use crate::oracle::{Cluster, Kind, Member, Protocol};
 use crate::run::Tally;
 use judge::Seen;
@@ -137,15 +137,17 @@ async fn open(addresses: &[SocketAddr]) -> Result<Session> {
 }
 
 async fn strike(cluster: &mut Cluster, shared: &Shared, victim: usize, cut: bool) -> Result<()> {
-    progress(shared, STEPS_BETWEEN).await.context("before it")?;
+    progress(&shared.done, STEPS_BETWEEN)
+        .await
+        .context("before it")?;
     if cut {
         cluster.set_cut(victim, true)?;
-        let progressed = progress(shared, STEPS_WITHOUT).await;
+        let progressed = progress(&shared.done, STEPS_WITHOUT).await;
         cluster.set_cut(victim, false)?;
         progressed.context("without the member")?;
     } else {
         cluster.kill(victim);
-        progress(shared, STEPS_WITHOUT)
+        progress(&shared.done, STEPS_WITHOUT)
             .await
             .context("without the member")?;
         cluster.restart(victim)?;
@@ -155,19 +157,6 @@ async fn strike(cluster: &mut Cluster, shared: &Shared, victim: usize, cut: bool
     // A session of its own each time: nobody speaks for it between the rounds, which may outlast it.
     let mut observer = open(&shared.members).await?;
     survey(shared, &mut observer, whole_since).await
-}
-
-/// Awaits that `count` more steps are answered.
-async fn progress(shared: &Shared, count: u64) -> Result<()> {
-    let mut done = shared.done.subscribe();
-    let before = *done.borrow();
-    let enough = done.wait_for(|done| *done >= before + count);
-    let in_time = tokio::time::timeout(PROGRESS_DEADLINE, enough)
-        .await
-        .is_ok();
-    let done = *shared.done.borrow() - before;
-    ensure!(in_time, "within {PROGRESS_DEADLINE:?} only {done} steps");
-    Ok(())
 }
 
 /// Looks at the ephemeral nodes: those of sessions that live are there, and those of sessions that

@@ -60,7 +60,7 @@ pub struct Shared {
     /// All sessions there have been, by their numbers.
     pub lives: watch::Sender<BTreeMap<i64, Life>>,
     /// How many steps were answered.
-    pub done: watch::Sender<u64>,
+    pub done: watch::Sender<[u64; 1]>,
     start: Instant,
     stop: AtomicBool,
 }
@@ -142,7 +142,7 @@ pub async fn work(shared: &Shared, slot: usize) -> Result<Seen> {
         if answered.is_none() {
             worker.resume().await?;
         } else {
-            shared.done.send_modify(|done| *done += 1);
+            shared.done.send_modify(|[steps]| *steps += 1);
         }
     }
     worker.end().await?;
