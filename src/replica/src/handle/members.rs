@@ -220,9 +220,11 @@ impl Handle {
         }
     }
 
-    /// The connected voter that has most of the log, if this member leads others.
+    /// The connected voter that has most of the log, if this member leads others. None where they would
+    /// be too few to elect it, and whoever hands over would wait for that in vain.
     pub(super) async fn successor(&self) -> Option<u64> {
-        if self.shared.status.borrow().leader != self.shared.member {
+        let leads = self.shared.status.borrow().leader == self.shared.member;
+        if !leads || !self.connected_to(Instant::now(), 0) {
             return None;
         }
         let (reply, matches) = oneshot::channel();
