@@ -453,6 +453,28 @@ async fn a_leader_that_stops_hands_over_first() -> anyhow::Result<()> {
     put_all(&nodes[others[0]], "b", 3).await
 }
 
+/// Where the others are too few to elect one of them, nobody waits for that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_whom_nobody_can_follow_stops_at_once() -> anyhow::Result<()> {
+    let mut nodes = cluster(4, |_| {}).await?;
+    let leads = leader(&nodes).await;
+    for gone in (0..4).filter(|n| *n != leads).take(2) {
+        nodes[gone].kill().await;
+    }
+    let handle = nodes[leads].handle().clone();
+    let connected = || {
+        let peers = handle.peer_stats();
+        peers
+            .values()
+            .filter(|stats| stats.active.get() > 0)
+            .count()
+    };
+    eventually(|| connected() == 1).await;
+    let stopped = tokio::time::timeout(Duration::from_secs(4), nodes[leads].stop()).await;
+    assert!(stopped.is_ok(), "it waits as long as for a request");
+    Ok(())
+}
+
 /// MoveLeader, and who may get it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn leadership_is_handed_to_whom_the_operator_names() -> anyhow::Result<()> {
