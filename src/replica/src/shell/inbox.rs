@@ -33,6 +33,8 @@ pub enum Order {
     Change(MemberChange, Reply),
     /// The machine took in everything up to an entry that changed the members.
     Changed(Place, Option<MemberChange>),
+    /// Another member has applied that this one was removed.
+    Removed,
     /// Hand leadership over.
     Transfer(u64),
     /// Messages to a member were lost.

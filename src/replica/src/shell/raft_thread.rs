@@ -23,7 +23,8 @@ use tokio::sync::oneshot;
 /// Entries that wait for the apply thread, in bytes. Beyond it this member takes in no more: it
 /// refuses appends as if they were lost, and proposes nothing.
 const BACKLOG_BYTES_MAX: usize = 256 << 20;
-/// How long a leader that was removed stays to tell the others that it was.
+/// How long a member that was removed stays: a leader tells the others that it was, and any other may
+/// not have applied yet what it is to answer.
 const REMOVED_LINGER: Duration = Duration::from_secs(1);
 
 /// To the apply thread.
@@ -203,10 +204,12 @@ impl RaftThread {
             Order::Change(change, reply) => self.proposals.push_change(change, reply),
             Order::Changed(place, change) => {
                 self.core.applied(place, change.as_ref());
-                let removed = self.shared.roster.read().is_removed(self.shared.member);
-                if removed && self.removed_at.is_none() {
-                    self.removed_at = Some(Instant::now());
+                if self.shared.roster.read().is_removed(self.shared.member) {
+                    self.removed_at.get_or_insert_with(Instant::now);
                 }
+            }
+            Order::Removed => {
+                self.removed_at.get_or_insert_with(Instant::now);
             }
             Order::Transfer(to) => self.core.transfer_leader(to),
             Order::Unreachable(member) => self.core.report_unreachable(member),

@@ -4,13 +4,13 @@ use super::{
     CHUNK_BYTES, FRAME_BYTES_MAX, PING_INTERVAL, Peers, QUEUE_BYTES_MAX, QUEUE_MESSAGES_MAX,
     REMOVED,
 };
+use crate::Member;
 use crate::core::{Outgoing, snapshot_message};
 use crate::machine::to_store;
 use crate::shell::Shared;
 use crate::shell::inbox::Order;
 use crate::shell::raft_thread::{ApplyJob, Copy};
 use crate::stats::PeerStats;
-use crate::{Failure, Member};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use proto::peer::peer_client::PeerClient;
@@ -411,7 +411,7 @@ fn send_chunks(
 /// must stop.
 fn report(shared: &Shared, peer: u64, url: &str, status: &Status, loud: bool) {
     if status.code() == Code::FailedPrecondition && status.message() == REMOVED {
-        shared.fail(Failure::Removed);
+        shared.inbox.order(Order::Removed);
         return;
     }
     if loud {
