@@ -23,9 +23,9 @@ use tokio::sync::oneshot;
 /// Entries that wait for the apply thread, in bytes. Beyond it this member takes in no more: it
 /// refuses appends as if they were lost, and proposes nothing.
 const BACKLOG_BYTES_MAX: usize = 256 << 20;
-/// How long a member that was removed stays: a leader tells the others that it was, and any other may
-/// not have applied yet what it is to answer.
-const REMOVED_LINGER: Duration = Duration::from_secs(1);
+/// How long a member that was removed stays, and is spoken to: a leader tells the others that it was,
+/// and any other may not have applied yet what it is to answer.
+pub const REMOVED_LINGER: Duration = Duration::from_secs(1);
 
 /// To the apply thread.
 pub enum ApplyJob {

@@ -12,6 +12,7 @@ use crate::core::{MessageKind, Outgoing};
 use crate::roster::Roster;
 use crate::shell::Shared;
 use crate::shell::inbox::Order;
+use crate::shell::raft_thread::REMOVED_LINGER;
 use crate::stats::{PeerStats, PeersStats};
 use client::Client;
 use parking_lot::{Mutex, RwLock};
@@ -48,7 +49,12 @@ impl Peers {
         clients.retain(|id, client| {
             let stays = roster.get(*id).is_some();
             if !stays {
-                client.close();
+                // That it was removed is still on its way to it.
+                let client = Arc::clone(client);
+                shared.runtime.spawn(async move {
+                    tokio::time::sleep(REMOVED_LINGER).await;
+                    client.close();
+                });
             }
             stays
         });
