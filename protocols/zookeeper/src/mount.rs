@@ -121,8 +121,9 @@ impl Mount {
         }
         // A key that has nothing beneath it yet is no place for directories: something has to be
         // there first, and may go at once.
+        let beneath_key = [NodeTest::Missing, NodeTest::ParentUnbound];
         vec![
-            step(first, &missing, Action::Write(null())),
+            step(first, &beneath_key, Action::Write(null())),
             step(first, &[], directory.clone()),
             step(&self.prefix, &[], directory),
         ]

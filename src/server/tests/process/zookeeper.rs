@@ -2,8 +2,9 @@
 
 use crate::certificates;
 use crate::server::{PATIENCE, Server, exchange, get_from, put};
-use proto::etcdserverpb::RangeRequest;
 use proto::etcdserverpb::kv_client::KvClient;
+use proto::etcdserverpb::lease_client::LeaseClient;
+use proto::etcdserverpb::{LeaseGrantRequest, PutRequest, RangeRequest};
 use serde_json::Value;
 use std::path::Path;
 use std::sync::Arc;
@@ -29,6 +30,7 @@ const GET_CHILDREN_2: i32 = 12;
 pub const AUTH: i32 = 100;
 const WHO_AM_I: i32 = 107;
 const CLOSE: i32 = -11;
+const NO_NODE: i32 = -101;
 const NO_AUTH: i32 = -102;
 
 /// Who may do what.
@@ -162,6 +164,28 @@ async fn the_tree_lies_where_it_is_mounted() {
     assert_eq!(client.children("/").await, 3);
     put(&mut kv, "/apps/zk/zookeeper", "hidden").await;
     assert_eq!(client.children("/").await, 3);
+}
+
+/// Nothing lies beneath what goes with a lease: not even the root.
+#[tokio::test]
+async fn the_root_is_not_made_beneath_a_leased_key() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let server = Server::start(dir.path(), &["--zookeeper-root=/apps/zk"]);
+    let leases = LeaseClient::connect(format!("http://{}", server.address));
+    let lease = LeaseGrantRequest { id: 5, ttl: 600 };
+    let granted = leases.await.expect("it listens").lease_grant(lease).await;
+    granted.expect("accepted");
+    let mut kv = server.kv().await;
+    let leased = PutRequest {
+        key: "/apps".into(),
+        lease: 5,
+        ..PutRequest::default()
+    };
+    kv.put(leased).await.expect("accepted");
+    let mut client = plain(server.addresses(CLIENTS)[0]).await;
+    let (error, _) = client.create("/a", ANYONE).await;
+    assert_eq!(error, NO_NODE);
+    assert_eq!(keys(&mut kv, "/apps").await, ["/apps"]);
 }
 
 /// What a client of a port with TLS trusts, and who it is, by the files of a directory.
