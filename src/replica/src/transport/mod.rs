@@ -43,7 +43,8 @@ pub struct Peers {
 }
 
 impl Peers {
-    /// Speaks to exactly the roster's other members from now on.
+    /// Speaks to exactly the roster's other members from now on, and to those who were removed for as
+    /// long as they stay.
     pub fn update(&self, roster: &Roster, shared: &Arc<Shared>) {
         let mut clients = self.clients.write();
         clients.retain(|id, client| {

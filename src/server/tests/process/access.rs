@@ -144,8 +144,8 @@ async fn watch_from(
 }
 
 async fn watch_as(server: &Server, create: WatchCreateRequest) -> Streaming<WatchResponse> {
-    let uri = format!("http://{}", server.address);
-    let mut client = WatchClient::connect(uri).await.expect("it listens");
+    let client = WatchClient::connect(server.uri()).await;
+    let mut client = client.expect("it listens");
     let create = WatchRequest {
         request_union: Some(RequestUnion::CreateRequest(create)),
     };

@@ -110,9 +110,13 @@ impl Server {
         self.exchange(head.as_bytes())
     }
 
+    /// Where gRPC's clients connect.
+    pub fn uri(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
     pub async fn kv(&self) -> KvClient<Channel> {
-        let uri = format!("http://{}", self.address);
-        KvClient::connect(uri).await.expect("it listens")
+        KvClient::connect(self.uri()).await.expect("it listens")
     }
 
     pub fn signal(&mut self, signal: &str) -> ExitStatus {

@@ -171,7 +171,7 @@ async fn the_tree_lies_where_it_is_mounted() {
 async fn the_root_is_not_made_beneath_a_leased_key() {
     let dir = tempfile::tempdir().expect("a directory");
     let server = Server::start(dir.path(), &["--zookeeper-root=/apps/zk"]);
-    let leases = LeaseClient::connect(format!("http://{}", server.address));
+    let leases = LeaseClient::connect(server.uri());
     let lease = LeaseGrantRequest { id: 5, ttl: 600 };
     let granted = leases.await.expect("it listens").lease_grant(lease).await;
     granted.expect("accepted");
